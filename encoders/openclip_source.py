@@ -150,7 +150,7 @@ def find_source(
     elif _is_folder(name):
         source = _from_folder(_folder(name))
     elif "//" in name:
-        source = _from_file(name)
+        source = _from_file(name, announce=announce)
     else:
         source = _from_tag(name, get)
     return _with_text_files(source, get)
@@ -269,7 +269,7 @@ def _from_folder(folder: Path) -> OpenClipSource:
     )
 
 
-def _from_file(name: str) -> OpenClipSource:
+def _from_file(name: str, *, announce: Announce) -> OpenClipSource:
     named, path = split_weights(name) or ("", Path(name))
     architecture, _, tag = named.partition("/")
     config = _built_in(architecture)
@@ -281,9 +281,13 @@ def _from_file(name: str) -> OpenClipSource:
         )
     path = path.absolute()
     record = _published(architecture, tag)[2] if tag else _agreed_record(architecture, path)
-    return OpenClipSource(
-        f"{named}//{path}", architecture, _with_activation(config, record), record, path
-    )
+    model = _with_activation(config, record)
+    if not tag and model["quick_gelu"] != config.get("quick_gelu", False):
+        announce(
+            f"{name} is taken for weights with QuickGELU, as all published ones of {architecture}. "
+            "For others, name a folder with an open_clip_config.json."
+        )
+    return OpenClipSource(f"{named}//{path}", architecture, model, record, path)
 
 
 def _from_tag(name: str, get: Callable[..., Path]) -> OpenClipSource:

@@ -256,10 +256,15 @@ def test_published_weights_bring_their_preprocessing_and_activation(
     assert close(encoder.texts.encode(TEXTS), oracle("vit").texts(TEXTS))
     assert close(encoder.images.encode(random_pictures()), oracle("vit").images(random_pictures()))
     weights = clip_folder("vit") / "open_clip_model.safetensors"
-    for name in (f"{tiny_architecture}//{weights}", f"{tiny_architecture}/some-tag//{weights}"):
-        local = load_encoder(name, device="cpu")
+    for name, n_said in (
+        (f"{tiny_architecture}//{weights}", 1),
+        (f"{tiny_architecture}/some-tag//{weights}", 0),
+    ):
+        said: list[str] = []
+        local = load_encoder(name, device="cpu", announce=said.append)
         assert local.spec.space == encoder.spec.space
         assert close(local.texts.encode(TEXTS), oracle("vit").texts(TEXTS))
+        assert ["with QuickGELU" in line for line in said] == [True] * n_said
 
 
 @pytest.mark.parametrize("other", [{"quick_gelu": True}, {"mean": (0.5, 0.5, 0.5)}])
@@ -376,7 +381,9 @@ def test_real_architectures_at_their_full_size(architecture: str, tmp_path: Path
     torch.manual_seed(0)
     torch.save(open_clip.create_model(architecture).state_dict(), tmp_path / "weights.pt")
     model, _, preprocess = open_clip.create_model_and_transforms(
-        architecture, pretrained=str(tmp_path / "weights.pt")
+        architecture,
+        pretrained=str(tmp_path / "weights.pt"),
+        force_quick_gelu=architecture == "RN50",  # as all its published weights
     )
     model.eval()
     encoder = load_encoder(f"{architecture}//{tmp_path / 'weights.pt'}", device="cpu")
