@@ -45,13 +45,7 @@ def add(
         specs = version.manifest.encoders
 
     def load(spec: EncoderSpec) -> DualEncoder:
-        return load_index_encoder(
-            spec.name,
-            device=device,
-            offline=run.offline,
-            announce=output.note,
-            digests=spec.weights_sha256.values(),
-        )
+        return load_index_encoder(spec, device=device, offline=run.offline, announce=output.note)
 
     encoder = load(specs[0])
     # An index of an early version stores no MiniLM vectors, and gets none now.

@@ -17,7 +17,7 @@ from imprompt.commands.output import Output
 if TYPE_CHECKING:
     from imprompt.core.protocols import DualEncoder
     from imprompt.core.settings import IndexPlace
-    from imprompt.core.values import RawPrompt, RejectedRow
+    from imprompt.core.values import EncoderSpec, RawPrompt, RejectedRow
     from imprompt.retriever.query_embedding import EmbeddedItems
 
 _IMAGES_AT_ONCE = 32
@@ -81,14 +81,12 @@ def embed(
             "embed takes either --images PATH… or --texts FILE.", hint="Name exactly one of them."
         )
     run = location.settings()
-    name = "lite" if space is EmbedSpace.OUTPUT else encoder
-    load = load_encoder if name else load_index_encoder
-    dual = load(
-        name or _encoder_of_index(run.place),
-        device=location.device,
-        offline=run.offline,
-        announce=output.note,
-    )
+    device, offline, note = location.device, run.offline, output.note
+    if name := "lite" if space is EmbedSpace.OUTPUT else encoder:
+        dual = load_encoder(name, device=device, offline=offline, announce=note)
+    else:
+        spec = _encoder_of_index(run.place)
+        dual = load_index_encoder(spec, device=device, offline=offline, announce=note)
     if texts:
         embedded, labels = _embed_texts(texts, column, dual, space, output)
     else:
@@ -106,11 +104,11 @@ def embed(
     output.close(total=rows)
 
 
-def _encoder_of_index(place: IndexPlace) -> str:
+def _encoder_of_index(place: IndexPlace) -> EncoderSpec:
     from imprompt.store.open_index import open_place
 
     with open_place(place) as version:
-        return version.manifest.encoders[0].name
+        return version.manifest.encoders[0]
 
 
 def _embed_images(

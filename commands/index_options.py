@@ -60,7 +60,7 @@ def open_index(
         EncoderError, ConfigError: the encoder or the device cannot be used.
     """
     from imprompt.core.settings import MilvusPlace
-    from imprompt.encoders.registry import load_encoder, load_index_encoder
+    from imprompt.encoders.registry import load_index_encoder
     from imprompt.store.gpu import opened_gpu
     from imprompt.store.open_index import open_place
 
@@ -78,12 +78,11 @@ def open_index(
             f"Index {settings.place}, version {version.manifest.version}, "
             f"encoder {encoder or spec.name}."
         )
-        load = load_encoder if encoder else load_index_encoder
-        dual = load(
-            encoder or spec.name,
+        dual = load_index_encoder(
+            spec,
+            named=encoder,
             device=options.device,
             offline=settings.offline,
             announce=output.note,
-            digests=() if encoder else spec.weights_sha256.values(),
         )
         yield LoadedIndex(settings.place, version, dual, options.device, settings.offline)

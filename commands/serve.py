@@ -13,8 +13,6 @@ from imprompt.commands.options import EncoderName
 from imprompt.commands.output import Output
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-
     from imprompt.core.protocols import DualEncoder
 
 
@@ -86,7 +84,8 @@ def serve(
     Models and index are loaded once; newly published versions are picked up automatically.
     docs/serving.md shows the clients. With `--json`, the log is one JSON object per line.
     """
-    from imprompt.encoders.registry import load_encoder, load_index_encoder
+    from imprompt.core.values import EncoderSpec
+    from imprompt.encoders.registry import load_index_encoder
     from imprompt.server.server_settings import ServerSettings, check_access
     from imprompt.server.serving import serve as run_server
     from imprompt.store.index_version import pin_manifest
@@ -113,10 +112,9 @@ def serve(
         log_json=output.json,
     )
 
-    def load(name: str, digests: Iterable[str]) -> DualEncoder:
-        load_named = load_encoder if encoder else load_index_encoder
-        return load_named(
-            name, device=location.device, offline=run.offline, announce=output.note, digests=digests
+    def load(spec: EncoderSpec) -> DualEncoder:
+        return load_index_encoder(
+            spec, named=encoder, device=location.device, offline=run.offline, announce=output.note
         )
 
     run_server(config, load=load, announce=output.note, open_page=open_page)

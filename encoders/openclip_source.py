@@ -144,7 +144,7 @@ def find_source(
 
     if weights is not None:
         return _with_text_files(_from_tag(name, lambda *_: weights.absolute()), get)
-    fetch_all(lambda: wanted_files(name), offline=offline, announce=announce, weights=digests)
+    fetch_all(lambda: wanted_files(name), offline=offline, announce=announce, digests=digests)
     if name.startswith(HUB_PREFIX):
         source = _from_hub(name.removeprefix(HUB_PREFIX), get)
     elif _is_folder(name):
@@ -167,7 +167,7 @@ def wanted_files(name: str) -> list[Wanted]:
     """
     if name in PUBLISHED:
         return [wanted(PUBLISHED[name], *_HUB_WEIGHTS)]
-    _refuse_other_forms(name)
+    refuse_other_forms(name)
     if name.startswith(HUB_PREFIX):
         repo = name.removeprefix(HUB_PREFIX)
         config = wanted(repo, CONFIG_FILE, if_absent=_instead_of(repo))
@@ -187,7 +187,7 @@ def wanted_files(name: str) -> list[Wanted]:
     return [*_text_files(_built_in(architecture)), wanted(repo, *filenames)]
 
 
-def _refuse_other_forms(name: str) -> None:
+def refuse_other_forms(name: str) -> None:
     """Raise `ConfigError` for a repository's other names, with the one that is meant."""
     if name in SAME_WEIGHTS:
         raise ConfigError(

@@ -9,6 +9,7 @@ from imprompt.core.device_names import check_device
 from imprompt.core.errors import ConfigError, WeightsMissing
 from imprompt.core.hub.fetch import Announce, silent
 from imprompt.core.protocols import DualEncoder
+from imprompt.core.values import EncoderSpec
 from imprompt.encoders.caching import CachedTexts
 from imprompt.encoders.minilm import load_minilm
 from imprompt.encoders.torch_devices import tell_unusable_gpu
@@ -62,7 +63,9 @@ def load_encoder(
     if not name or not ("/" in name or ":" in name or Path(name).is_dir()):
         raise ConfigError(f"unknown encoder {name!r}.", hint=_KNOWN_FORMS)
     from imprompt.encoders.openclip import load_openclip
+    from imprompt.encoders.openclip_source import refuse_other_forms
 
+    refuse_other_forms(name)  # before anybody installs packages for a wrong name
     return load_openclip(name, device=device, offline=offline, announce=announce, digests=digests)
 
 
@@ -76,35 +79,44 @@ def knows_only_english(name: str) -> bool:
 
 
 def load_index_encoder(
-    name: str,
+    spec: EncoderSpec,
     *,
+    named: str | None = None,
     device: str = "auto",
     offline: bool = False,
     announce: Announce = silent,
-    digests: Iterable[str] = (),
 ) -> DualEncoder:
     """Return the encoder that an index names, without fetching a repository of the index's choice.
 
+    An encoder that the user has `named` is loaded instead.
+
     An index may come from anybody, so only published names are fetched. Its checksums and space are
-    compared when it is opened. `digests` are those of the index's weights, see `load_encoder`.
+    compared when it is opened. Of several commits in the hub's cache, the one with its weights is
+    used.
 
     Raises:
         WeightsMissing: the index names a hub repository that was never fetched on this machine.
         ConfigError, EncoderError, WeightsRejected: see `load_encoder`.
     """
-    untrusted = name.startswith(_HUB_PREFIX)
+    if named:
+        return load_encoder(named, device=device, offline=offline, announce=announce)
+    untrusted = spec.name.startswith(_HUB_PREFIX)
     try:
         return load_encoder(
-            name, device=device, offline=offline or untrusted, announce=announce, digests=digests
+            spec.name,
+            device=device,
+            offline=offline or untrusted,
+            announce=announce,
+            digests=spec.weights_sha256.values(),
         )
     except WeightsMissing as error:
         if not untrusted:
             raise
         raise WeightsMissing(
-            f"The index was made with {name}, which is not on this machine; "
+            f"The index was made with {spec.name}, which is not on this machine; "
             "repositories that an index names are not fetched automatically.",
             path=error.path,
-            hint=f"If you trust that repository: imprompt prefetch {name}",
+            hint=f"If you trust that repository: imprompt prefetch {spec.name}",
         ) from error
 
 

@@ -7,12 +7,9 @@ from __future__ import annotations
 
 import base64
 import http.client
-import io
 import ipaddress
 import os
-import random
 import re
-import time
 import urllib.error
 import urllib.request
 from collections.abc import Sequence
@@ -26,6 +23,7 @@ import msgspec
 
 from imprompt.core.errors import ConfigError, MemberUnavailable, first_line
 from imprompt.core.hub.fetch import Announce
+from imprompt.core.retries import PASSING_STATUS, Refusal, retrying
 from imprompt.ensemble.blend_config import CaptionStyle
 from imprompt.ensemble.caption_models import (
     CHAT_PROMPTS,
@@ -33,6 +31,7 @@ from imprompt.ensemble.caption_models import (
     caption_of,
     tell_declined,
 )
+from imprompt.images.decode import small_jpeg
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -45,9 +44,6 @@ MAX_SIDE_PX = 1_024
 N_AT_ONCE = 4
 CONNECT_TIMEOUT_S = 10.0
 ANSWER_TIMEOUT_S = 300.0
-MOST_ATTEMPTS = 4
-LONGEST_WAIT_S = 60.0
-_PASSING_STATUS = frozenset({408, 429, 500, 502, 503, 504})
 _MAX_ANSWER_BYTES = 1 << 20
 _THOUGHTS = re.compile(r"\A\s*<think>.*?(</think>|\Z)", re.DOTALL)
 
@@ -177,25 +173,21 @@ class ChatCaptioner:
 
     def _send(self, request: urllib.request.Request) -> bytes:
         """Return the content of the answer; refusals that may pass are tried again."""
-        for attempt in range(1, MOST_ATTEMPTS + 1):
-            try:
-                with self._opener.open(request, timeout=ANSWER_TIMEOUT_S) as answer:
-                    content: bytes = answer.read(_MAX_ANSWER_BYTES + 1)
-                if len(content) > _MAX_ANSWER_BYTES:
-                    raise self._unavailable(f"answers with more than {_MAX_ANSWER_BYTES:,} bytes")
+
+        def send() -> bytes:
+            with self._opener.open(request, timeout=ANSWER_TIMEOUT_S) as answer:
+                content: bytes = answer.read(_MAX_ANSWER_BYTES + 1)
                 return content
-            except urllib.error.HTTPError as error:
-                wait_s = _wait_s(error, attempt)
-                if wait_s is None or attempt == MOST_ATTEMPTS:
-                    raise self._refused(error) from error
-                self._announce(
-                    f"{self._server.host} answered {error.code}; trying again in {wait_s:.0f} s "
-                    f"({attempt} of {MOST_ATTEMPTS - 1})."
-                )
-                time.sleep(wait_s)
-            except (OSError, http.client.HTTPException) as error:
-                raise self._silent(error) from error
-        raise AssertionError  # the last attempt returned or raised
+
+        try:
+            content = retrying(send, host=self._server.host, announce=self._announce, passing=_busy)
+        except urllib.error.HTTPError as error:
+            raise self._refused(error) from error
+        except (OSError, http.client.HTTPException) as error:
+            raise self._silent(error) from error
+        if len(content) > _MAX_ANSWER_BYTES:
+            raise self._unavailable(f"answers with more than {_MAX_ANSWER_BYTES:,} bytes")
+        return content
 
     def _check_reachable(self) -> None:
         """Raise `MemberUnavailable` if nothing answers; what it answers does not matter."""
@@ -262,23 +254,15 @@ class _NoRedirects(urllib.request.HTTPRedirectHandler):
 
 
 def _data_url(image: Image) -> str:
-    small = image.copy()
-    small.thumbnail((MAX_SIDE_PX, MAX_SIDE_PX))
-    file = io.BytesIO()
-    small.save(file, "JPEG", quality=90)
-    return f"data:image/jpeg;base64,{base64.b64encode(file.getvalue()).decode()}"
+    jpeg = small_jpeg(image, MAX_SIDE_PX, quality=90)
+    return f"data:image/jpeg;base64,{base64.b64encode(jpeg).decode()}"
 
 
-def _wait_s(error: urllib.error.HTTPError, attempt: int) -> float | None:
-    """Return how long to wait before the next attempt; None if that would not help."""
-    if error.code not in _PASSING_STATUS:
+def _busy(error: Exception) -> Refusal | None:
+    """Return what `retrying` needs of a refusal that may pass."""
+    if not isinstance(error, urllib.error.HTTPError) or error.code not in PASSING_STATUS:
         return None
-    backoff_s = 2.0 ** (attempt - 1) * random.uniform(0.5, 1.0)  # noqa: S311 no secret
-    try:
-        asked_s = float(error.headers.get("Retry-After", ""))
-    except ValueError:
-        return backoff_s
-    return max(asked_s, 0.0) if asked_s <= LONGEST_WAIT_S else None
+    return Refusal(f"answered {error.code}", error.headers.get("Retry-After", ""))
 
 
 def _error_message(error: urllib.error.HTTPError) -> str:

@@ -187,11 +187,7 @@ def _load_rescorer(pool: MemberPool) -> Rescorer:
             hint=f"Build it again with them: imprompt build-index --also {name} --replace",
         )
     encoder = load_index_encoder(
-        spec.name,
-        device=pool.device,
-        offline=pool.offline,
-        announce=pool.announce,
-        digests=spec.weights_sha256.values(),
+        spec, device=pool.device, offline=pool.offline, announce=pool.announce
     )
     return Rescorer(pool.version, encoder)
 

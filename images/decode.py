@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -82,6 +83,15 @@ def open_image(
             raise ImageRejected(name, _damage(image, error)) from error
     picture.info.clear()
     return picture
+
+
+def small_jpeg(picture: Image, side_px: int, *, quality: int = 85) -> bytes:
+    """Return an RGB picture as a JPEG that fits into a square, without any metadata."""
+    small = picture.copy()
+    small.thumbnail((side_px, side_px))
+    written = io.BytesIO()
+    small.save(written, "JPEG", quality=quality)
+    return written.getvalue()
 
 
 def _damage(image: ImageFile, error: Exception) -> str:

@@ -44,16 +44,14 @@ def image_source(image: ImageLike) -> Path | bytes:
 
 def thumbnail(image: Path | bytes) -> str:
     """Return a small picture as a data URL; "" if the image cannot be read."""
-    from imprompt.images.decode import open_image
+    from imprompt.images.decode import open_image, small_jpeg
 
     try:
         picture = open_image(image, enough_px=THUMBNAIL_PX)
     except ImpromptError:
         return ""
-    picture.thumbnail((THUMBNAIL_PX, THUMBNAIL_PX))
-    file = io.BytesIO()
-    picture.save(file, "JPEG", quality=85)
-    return f"data:image/jpeg;base64,{b64encode(file.getvalue()).decode('ascii')}"
+    jpeg = small_jpeg(picture, THUMBNAIL_PX)
+    return f"data:image/jpeg;base64,{b64encode(jpeg).decode('ascii')}"
 
 
 def _of_pixels(pixels: Any) -> Image:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from time import perf_counter
 from typing import TYPE_CHECKING, TypeAlias
 
 from imprompt.core.errors import MemberUnavailable
 from imprompt.core.hub.fetch import Announce
 from imprompt.core.predicates import Column, Comparison, Literal
-from imprompt.core.values import Vectors
+from imprompt.core.values import EncoderSpec, Vectors
 from imprompt.encoders.caching import CachedEncoder
 from imprompt.encoders.lite import LiteEncoder, load_lite
 from imprompt.ensemble.blend_config import load_blend_config
@@ -51,8 +51,8 @@ class _OutputImages:
         return self._lite.images.output(items)
 
 
-LoadEncoder: TypeAlias = "Callable[[str, Iterable[str]], DualEncoder]"
-"""Loads an encoder by its name and the sha256 of the weights that are meant, if they are known."""
+LoadEncoder: TypeAlias = "Callable[[EncoderSpec], DualEncoder]"
+"""Loads the encoder of an index, or the one that the operator names instead."""
 
 
 class Models:
@@ -94,8 +94,7 @@ class Models:
         spec = version.manifest.encoders[0]
         name = self._settings.encoder or spec.name
         if self._encoder is None or self._encoder[0] != name:
-            digests = () if self._settings.encoder else spec.weights_sha256.values()
-            self._encoder = name, self._load(name, digests)
+            self._encoder = name, self._load(spec)
         encoder = self._encoder[1]
         ensemble = self._load_ensemble(version, encoder)
         # The retriever and the ensemble share one encoder, so that each image is encoded once.

@@ -7,7 +7,6 @@ operator's folders, and the path is opened part by part below that folder, throu
 
 from __future__ import annotations
 
-import io
 import os
 from collections.abc import Mapping, Sequence
 from http import HTTPStatus
@@ -16,7 +15,7 @@ from typing import Final
 
 from imprompt.core.errors import Checksum, ConfigError, UnknownRow
 from imprompt.core.text import as_utf8
-from imprompt.images.decode import open_image
+from imprompt.images.decode import open_image, small_jpeg
 from imprompt.images.image_opening import ImageLimits
 from imprompt.server.http_errors import HttpError
 from imprompt.server.snapshots import Snapshot
@@ -24,7 +23,6 @@ from imprompt.store.paths import open_file
 
 THUMBNAIL_PX: Final = 256
 PICTURE_PX: Final = 1024
-_QUALITY = 85
 
 
 def folders_by_name(folders: Sequence[Path]) -> dict[str, Path]:
@@ -86,11 +84,7 @@ def thumbnail(image: bytes, side_px: int, limits: ImageLimits) -> bytes:
     Raises:
         ImageRejected: the image cannot be read.
     """
-    picture = open_image(image, limits=limits, enough_px=side_px)
-    picture.thumbnail((side_px, side_px))
-    written = io.BytesIO()
-    picture.save(written, "JPEG", quality=_QUALITY)
-    return written.getvalue()
+    return small_jpeg(open_image(image, limits=limits, enough_px=side_px), side_px)
 
 
 def no_image() -> HttpError:

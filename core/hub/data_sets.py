@@ -17,7 +17,8 @@ from imprompt.core.hub.hub_files import (
     named_commit,
     repository_folder,
 )
-from imprompt.core.hub.refusals import reason, retrying
+from imprompt.core.hub.refusals import busy_or_broken, reason
+from imprompt.core.retries import retrying
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +79,7 @@ def _ask_for_files(repo: str, revision: str, *, offline: bool, announce: Announc
             lambda: HfApi().dataset_info(repo, revision=revision, timeout=ASK_TIMEOUT_S),
             host=urlsplit(page).netloc,
             announce=announce,
+            passing=busy_or_broken,
         )
     except Exception as error:  # of its HTTP library or the system; all mean "not from there"
         raise WeightsMissing(f"{refusal}: {reason(error, page)}.", path=repo, hint=hint) from error

@@ -26,7 +26,8 @@ from imprompt.core.hub.hub_files import (
     repository_folder,
     settle,
 )
-from imprompt.core.hub.refusals import missing, no_such_file, refused, retrying
+from imprompt.core.hub.refusals import busy, busy_or_broken, missing, no_such_file, refused
+from imprompt.core.retries import retrying
 from imprompt.core.text import size_text
 
 ASK_TIMEOUT_S = 10
@@ -109,7 +110,7 @@ def fetch_all(
     offline: bool,
     announce: Announce = silent,
     listener: FetchListener | None = None,
-    weights: Iterable[str] = (),
+    digests: Iterable[str] = (),
 ) -> int:
     """Fetch what is wanted and not here, and return the number of different files wanted.
 
@@ -125,7 +126,7 @@ def fetch_all(
         offline: use no network.
         announce: takes a line for the user about each download.
         listener: hears of progress and failures, in place of `announce`.
-        weights: sha256 of weight files; of several commits here, one that has them is used.
+        digests: sha256 of weight files; of several commits here, one that has them is used.
 
     Raises what `fetch` raises, unless the listener does not.
     """
@@ -134,7 +135,7 @@ def fetch_all(
     commits: dict[Repository, str] = {}
     while new := [want for want in dict.fromkeys(list_wanted()) if want not in known]:
         known |= dict.fromkeys(new)
-        settle(known, weights=weights)
+        settle(known, digests=digests)
         absent = []
         for want in new:
             if (path := cached_choice(want.choices)) is not None:
@@ -270,6 +271,7 @@ def ask_hub(file: HubFile, *, offline: bool, announce: Announce = silent) -> Rem
             lambda: get_hf_file_metadata(url, timeout=ASK_TIMEOUT_S),
             host=urlsplit(url).netloc,
             announce=announce,
+            passing=busy_or_broken,
         )
     except EntryNotFoundError:
         return None
@@ -328,7 +330,7 @@ def take(remote: Remote, *, announce: Announce) -> Path:
             ),
             host=host.netloc,
             announce=announce,
-            connections=False,  # the library takes them up again itself
+            passing=busy,  # the library takes up broken connections itself
         )
         with storage_errors(blobs):
             # The content is in place, so this only links it; if its etag is not a digest, the

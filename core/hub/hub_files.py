@@ -117,7 +117,7 @@ def file_at(file: HubFile, revision: str) -> Path | None:
     return Path(found) if isinstance(found, str) else None
 
 
-def settle(wants: Iterable[Wanted], *, weights: Iterable[str] = ()) -> None:
+def settle(wants: Iterable[Wanted], *, digests: Iterable[str] = ()) -> None:
     """Decide for each repository from which of its commits in the hub's cache files are taken.
 
     It is one that has every file that is needed: the one that the cache names for the revision, or
@@ -126,20 +126,21 @@ def settle(wants: Iterable[Wanted], *, weights: Iterable[str] = ()) -> None:
 
     Args:
         wants: all that is wanted of these repositories.
-        weights: sha256 of files; a commit that has one of them goes first.
+        digests: sha256 of files; a commit that has one of them goes first.
     """
     by_repository: dict[Repository, list[Wanted]] = {}
     for want in wants:
         if not want.optional:
             by_repository.setdefault(want.repository, []).append(want)
-    preferred = frozenset(weights)
+    preferred = frozenset(digests)
     for repository, needed in by_repository.items():
-        _settled.pop(repository, None)
         whole = [commit for commit in _commits(repository) if has_all(needed, commit)]
         if preferred:
             whole.sort(key=lambda commit: preferred.isdisjoint(_digests(needed, commit)))
         if whole and whole[0] != named_commit(repository):
             _settled[repository] = whole[0]
+        else:
+            _settled.pop(repository, None)
 
 
 def adopt(repository: Repository, commit: str) -> None:

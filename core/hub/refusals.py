@@ -2,87 +2,34 @@
 
 from __future__ import annotations
 
-import random
-import time
-from collections.abc import Callable
-from typing import TypeVar
 from urllib.parse import urlsplit
 
 from imprompt.core.errors import WeightsMissing, first_line
 from imprompt.core.hub.hub_files import HubFile, Wanted, hand_path, hub_url
+from imprompt.core.retries import PASSING_STATUS, Refusal
 
-MOST_ATTEMPTS = 4
-LONGEST_WAIT_S = 60.0
-"""If the hub asks to wait longer, that is the answer."""
-_PASSING_STATUS = frozenset({408, 429, 500, 502, 503, 504})
-_PASSING_ERRORS = frozenset({"ReadError", "RemoteProtocolError", "WriteError"})
+_BROKEN = frozenset({"ReadError", "RemoteProtocolError", "WriteError"})
 """Broken connections, by the names of the HTTP library's errors."""
 _BAD_TOKEN = "Invalid credentials"  # noqa: S105 the hub's words
-_NO_FILE = "cannot be fetched: the hub has no such file"
-
-Result = TypeVar("Result")
 
 
-def retrying(
-    call: Callable[[], Result],
-    *,
-    host: str,
-    announce: Callable[[str], None],
-    connections: bool = True,
-) -> Result:
-    """Return what `call` returns, after calling it again if its failure may pass.
-
-    The waits double from one second, half of each at random, unless the hub says how long. At most
-    four calls are made.
-
-    Args:
-        call: makes one request.
-        host: that it goes to.
-        announce: takes a line before each wait.
-        connections: also after a broken connection, and not only after a refusal.
-
-    Raises:
-        Exception: what the last call raised.
-    """
-    for attempt in range(1, MOST_ATTEMPTS + 1):
-        try:
-            return call()
-        except Exception as error:
-            wait_s = _passes_in(error, attempt, connections=connections)
-            if wait_s is None or attempt == MOST_ATTEMPTS:
-                raise
-            announce(
-                f"{host} {_brief(error)}; trying again in {wait_s:.0f} s "
-                f"({attempt} of {MOST_ATTEMPTS - 1})."
-            )
-            time.sleep(wait_s)
-    raise AssertionError  # the last attempt returned or raised
-
-
-def _passes_in(error: Exception, attempt: int, *, connections: bool) -> float | None:
-    """Return how many seconds to wait before the next call; None if that would not help."""
+def busy(error: Exception) -> Refusal | None:
+    """Return what `retrying` needs of a refusal of the hub that may pass."""
     from huggingface_hub.errors import HfHubHTTPError
 
-    backoff_s = 2.0 ** (attempt - 1) * random.uniform(0.5, 1.0)  # noqa: S311 no secret
-    if isinstance(error, ConnectionResetError) or type(error).__name__ in _PASSING_ERRORS:
-        return backoff_s if connections else None
     if not isinstance(error, HfHubHTTPError):
         return None
-    if error.response.status_code not in _PASSING_STATUS:
+    answer = error.response
+    if answer.status_code not in PASSING_STATUS:
         return None
-    try:
-        asked_s = float(error.response.headers.get("Retry-After", ""))
-    except ValueError:
-        return backoff_s
-    return max(asked_s, 0.0) if asked_s <= LONGEST_WAIT_S else None
+    return Refusal(f"answered {answer.status_code}", answer.headers.get("Retry-After", ""))
 
 
-def _brief(error: Exception) -> str:
-    from huggingface_hub.errors import HfHubHTTPError
-
-    if isinstance(error, HfHubHTTPError):
-        return f"answered {error.response.status_code}"
-    return "broke the connection off"
+def busy_or_broken(error: Exception) -> Refusal | None:
+    """Return the same, also of a connection that broke off."""
+    if isinstance(error, ConnectionResetError) or type(error).__name__ in _BROKEN:
+        return Refusal("broke the connection off")
+    return busy(error)
 
 
 def missing(file: HubFile, what: str) -> WeightsMissing:
@@ -96,7 +43,7 @@ def no_such_file(want: Wanted) -> WeightsMissing:
     """Return the error for a file that the repository does not have, so nobody can fetch it."""
     file = want.choices[-1]
     return WeightsMissing(
-        f"{file.repo}/{file.filename} {_NO_FILE}.",
+        f"{file.repo}/{file.filename} cannot be fetched: the hub has no such file.",
         path=file.filename,
         hint=want.if_absent or "Check the name of the repository and what it holds.",
     )

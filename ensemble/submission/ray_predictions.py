@@ -51,10 +51,7 @@ class NamedEnsemble:
 
     def __call__(self, stack: ExitStack) -> tuple[Ensemble, dict[str, Any]]:
         version = stack.enter_context(open_version(self.index, self.version))
-        spec = version.manifest.encoders[0]
-        encoder = load_index_encoder(
-            spec.name, device=self.device, offline=True, digests=spec.weights_sha256.values()
-        )
+        encoder = load_index_encoder(version.manifest.encoders[0], device=self.device, offline=True)
         ensemble = load_ensemble(
             self.blend_config,
             version,

@@ -125,7 +125,7 @@ def serve_as_the_hub(patch: pytest.MonkeyPatch, folder: Path) -> Iterator[FakeHu
         )
         patch.setattr(constants, "DOWNLOAD_CHUNK_SIZE", 1000)
         patch.setattr(file_download, "time", SimpleNamespace(sleep=lambda seconds: None))
-        patch.setattr("imprompt.core.hub.refusals.time", SimpleNamespace(sleep=hub.waits.append))
+        patch.setattr("imprompt.core.retries.time", SimpleNamespace(sleep=hub.waits.append))
         yield hub
 
 

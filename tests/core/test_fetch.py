@@ -378,8 +378,8 @@ class TestOneCommit:
     def two_files(self, hub: FakeHub) -> None:
         hub.files["someone/model/config.json"] = b'{"version": 1}'
 
-    def fetched(self, *, offline: bool = False, weights: tuple[str, ...] = ()) -> dict[str, bytes]:
-        fetch_all(lambda: self.WANTS, offline=offline, weights=weights)
+    def fetched(self, *, offline: bool = False, digests: tuple[str, ...] = ()) -> dict[str, bytes]:
+        fetch_all(lambda: self.WANTS, offline=offline, digests=digests)
         paths = [cached_choice(want.choices) for want in self.WANTS]
         assert len({path.parent for path in paths if path}) == 1
         return {path.name: path.read_bytes() for path in paths if path}
@@ -420,7 +420,7 @@ class TestOneCommit:
         other_program(hub, "config.json")
         other_program(hub, "weights.bin")
         assert self.fetched()["weights.bin"] == b"new weights"
-        assert self.fetched(offline=True, weights=(digest,)) == before
+        assert self.fetched(offline=True, digests=(digest,)) == before
         assert self.fetched()["weights.bin"] == b"new weights"
 
     def test_only_what_is_new_is_downloaded(self, hub: FakeHub) -> None:

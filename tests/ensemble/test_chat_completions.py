@@ -129,9 +129,7 @@ def chat(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[ChatStub, str]]:
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:9")  # no proxy for this machine
     monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")
-    monkeypatch.setattr(
-        "imprompt.ensemble.chat_completions.time", SimpleNamespace(sleep=stub.waits.append)
-    )
+    monkeypatch.setattr("imprompt.core.retries.time", SimpleNamespace(sleep=stub.waits.append))
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
     thread.start()

@@ -18,6 +18,7 @@ from imprompt.core.errors import (
 )
 from imprompt.core.hub.fetch import silent
 from imprompt.core.hub.hub_files import HubFile
+from imprompt.core.values import EncoderSpec
 from imprompt.encoders.foreign import closed_libraries
 from imprompt.encoders.registry import load_encoder, load_index_encoder, output_encoder
 from imprompt.ensemble.blend_config import load_blend_config
@@ -112,7 +113,9 @@ def test_an_index_does_not_choose_what_is_fetched() -> None:
     with pytest.raises(
         WeightsMissing, match=r"an index names are not fetched.*prefetch hf-hub:someone/evil"
     ) as caught:
-        load_index_encoder("hf-hub:someone/evil", device="cpu", offline=False)
+        load_index_encoder(
+            EncoderSpec("hf-hub:someone/evil", "evil", 8, 77), device="cpu", offline=False
+        )
     assert caught.value.exit_code == 41
 
 

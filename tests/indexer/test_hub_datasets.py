@@ -205,7 +205,7 @@ class TestFromTheHub:
     ) -> None:
         """It is asked for again."""
         waits: list[float] = []
-        monkeypatch.setattr("imprompt.core.hub.refusals.time", SimpleNamespace(sleep=waits.append))
+        monkeypatch.setattr("imprompt.core.retries.time", SimpleNamespace(sleep=waits.append))
         hub.passing = [(503, {}), (429, {"Retry-After": "3"})]
         assert texts(parse_corpus(f"hf:{REPO}"))[0] == "first"
         assert waits[1] == 3

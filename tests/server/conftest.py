@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -13,6 +13,7 @@ from starlette.testclient import TestClient
 
 from imprompt.core.errors import ImpromptError
 from imprompt.core.protocols import DualEncoder
+from imprompt.core.values import EncoderSpec
 from imprompt.encoders.lite import LiteEncoder, load_lite
 from imprompt.encoders.registry import output_encoder
 from imprompt.indexer.build import BuildOptions, build_index
@@ -83,8 +84,8 @@ def serve(lite: LiteEncoder, index: Path) -> Serve:
 
         failures: list[ImpromptError] = []
 
-        def load(name: str, _digests: Iterable[str]) -> DualEncoder:
-            assert name == "lite"
+        def load(spec: EncoderSpec) -> DualEncoder:
+            assert spec.name == "lite"
             return lite
 
         app = create_app(chosen, load=load, on_ready=on_ready, on_failure=failures.append)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
@@ -13,6 +13,7 @@ import pytest
 from starlette.testclient import TestClient
 
 from imprompt.core.protocols import DualEncoder
+from imprompt.core.values import EncoderSpec
 from imprompt.server.server_settings import ServerSettings
 from imprompt.store import layout
 from imprompt.store.publish import read_current
@@ -106,7 +107,7 @@ def test_a_fault_while_starting_is_told(index: Path) -> None:
     from imprompt.core.errors import ImpromptError
     from imprompt.server.app import create_app
 
-    def broken(name: str, _digests: Iterable[str]) -> DualEncoder:
+    def broken(_spec: EncoderSpec) -> DualEncoder:
         raise RuntimeError("no such model")
 
     told: list[ImpromptError] = []
@@ -125,9 +126,7 @@ def test_without_an_index_nothing_gets_ready(tmp_path: Path) -> None:
 
     told: list[ImpromptError] = []
     app = create_app(
-        ServerSettings(tmp_path),
-        load=lambda name, _digests: pytest.fail(name),
-        on_failure=told.append,
+        ServerSettings(tmp_path), load=lambda spec: pytest.fail(spec.name), on_failure=told.append
     )
     with TestClient(app, base_url="http://localhost") as client:
         until(lambda: bool(told))
