@@ -76,15 +76,57 @@ def prompt_table(path: Path) -> Iterator[PromptTable]:
             copyfileobj(file, whole)
 
 
-class Sidecars:
-    """Text files beside images, which hold the prompt alone in one line, as trainers read them.
+class _FilesOfImages:
+    """Files that are made from images, one from each.
 
-    Nothing that exists is overwritten, and no link is followed. A file that holds the prompt
-    already is left as it is.
+    Nothing that exists is overwritten, and no link is followed. `_content` is what a file has of
+    its image, `_states` says so of a file, and `_remedy` is for one that exists already.
     """
+
+    _content: str
+    _states: str
+    _remedy: str
 
     def __init__(self) -> None:
         self._owners: dict[Path, Path] = {}
+
+    def _check_free(self, path: Path, image: Path) -> None:
+        """Raise `PartialFailure` if another image has written the file."""
+        if (owner := self._owners.get(path)) is not None:
+            raise PartialFailure(
+                f"{path} {self._states} of {owner}; that of {image} was not written.",
+                hint="Give each image a name of its own.",
+            )
+
+    def _write(self, path: Path, image: Path, content: bytes, *, same_is_done: bool) -> None:
+        """Write a file that does not exist; one of the same content may be taken for it.
+
+        Raises:
+            PartialFailure: it exists, or cannot be made.
+            StorageFull: the folder may not be written, or the disk is full.
+        """
+        try:
+            with atomic_write(path, replace=False) as file:
+                file.write(content)
+        except FileExistsError as error:
+            if not (same_is_done and _holds(path, content)):
+                raise PartialFailure(
+                    f"{path} already exists; the {self._content} of {image} was not written.",
+                    hint=self._remedy,
+                ) from error
+        except OSError as error:
+            raise _unusable(path, "written", error) from error
+        self._owners[path] = image
+
+
+class Sidecars(_FilesOfImages):
+    """Text files beside images, which hold the prompt alone in one line, as trainers read them.
+
+    A file that holds the prompt already is left as it is.
+    """
+
+    _content, _states = "prompt", "holds the prompt"
+    _remedy = "Move it away to have it written."
 
     def write(self, image: Path, prompt: str) -> None:
         """Write the prompt of an image to NAME.txt beside it.
@@ -94,69 +136,48 @@ class Sidecars:
                 cannot be made.
             StorageFull: the folder may not be written, or the disk is full.
         """
-        sidecar, content = image.with_suffix(".txt"), as_utf8(f"{prompt}\n").encode()
-        if (owner := self._owners.get(sidecar)) is not None:
-            raise PartialFailure(
-                f"{sidecar} holds the prompt of {owner}; that of {image} was not written.",
-                hint="Give each image a name of its own.",
-            )
-        try:
-            with atomic_write(sidecar, replace=False) as file:
-                file.write(content)
-        except FileExistsError as error:
-            if not _holds(sidecar, content):
-                raise PartialFailure(
-                    f"{sidecar} already exists; the prompt of {image} was not written.",
-                    hint="Move it away to have it written.",
-                ) from error
-        except OSError as error:
-            reason = error.strerror or str(error)
-            raise PartialFailure(f"{sidecar} cannot be written: {reason}.") from error
-        self._owners[sidecar] = image
+        sidecar = image.with_suffix(".txt")
+        self._check_free(sidecar, image)
+        self._write(sidecar, image, as_utf8(f"{prompt}\n").encode(), same_is_done=True)
 
 
-class DescribedCopies:
-    """Copies of images with the answer in their XMP, in one folder; nothing there is overwritten.
+class DescribedCopies(_FilesOfImages):
+    """Copies of images with the answer in their XMP, in one folder.
 
     The prompt is the description that photo tools show. What the file itself says stays as it is,
     and no reader of prompts takes the description for the file's own: it is marked as an answer.
     """
 
+    _content, _states = "copy", "is the copy"
+    _remedy = "Name another folder, or move the file away."
+
     def __init__(self, folder: Path) -> None:
+        super().__init__()
         self._folder = folder
-        self._owners: dict[Path, Path] = {}
 
     def write(self, image: Path, answer: Answer) -> None:
         """Write the copy of an image.
 
         Raises:
-            PartialFailure: the copy exists, another image has written it, or the format or the XMP
-                of the image does not allow it.
+            PartialFailure: the copy exists, another image has written it, or the image cannot be
+                read, or its format or its XMP does not allow it.
             StorageFull: the folder may not be written, or the disk is full.
         """
         from imprompt.images.metadata.xmp_writing import CannotDescribeError, with_description
 
         copy = self._folder / image.name
-        if (owner := self._owners.get(copy)) is not None:
-            raise PartialFailure(
-                f"{copy} is the copy of {owner}; that of {image} was not written.",
-                hint="Give each image a name of its own.",
-            )
+        self._check_free(copy, image)
         try:
             described = with_description(image.read_bytes(), answer.prompt, _about(answer))
-            with atomic_write(copy, replace=False) as file:
-                file.write(described)
         except CannotDescribeError as error:
             raise PartialFailure(f"{image} was not copied: {error}.") from error
-        except FileExistsError as error:
-            raise PartialFailure(
-                f"{copy} already exists; the copy of {image} was not written.",
-                hint="Name another folder, or move the file away.",
-            ) from error
         except OSError as error:
-            reason = error.strerror or str(error)
-            raise PartialFailure(f"{copy} cannot be written: {reason}.") from error
-        self._owners[copy] = image
+            raise _unusable(image, "read", error) from error
+        self._write(copy, image, described, same_is_done=False)
+
+
+def _unusable(path: Path, verb: str, error: OSError) -> PartialFailure:
+    return PartialFailure(f"{path} cannot be {verb}: {error.strerror or error}.")
 
 
 def _about(answer: Answer) -> dict[str, str]:
