@@ -14,7 +14,7 @@ def info(*, index: IndexAddress = None, output: Output) -> None:
     """
     from imprompt.core.settings import settings
     from imprompt.store.open_index import open_place
-    from imprompt.store.packs.int8_vectors import rounding_of
+    from imprompt.store.packs.int8_vectors import roundings_of
 
     place = settings(index=index).place
     with open_place(place) as version:
@@ -35,11 +35,7 @@ def info(*, index: IndexAddress = None, output: Output) -> None:
         *([("with parameters", f"{manifest.parameters:,}")] if manifest.parameters else []),
         *([("licence", printable(manifest.licence))] if manifest.licence else []),
         *((f"index {space}", line) for space, line in index_lines.items()),
-        *(
-            (f"vectors {space}", str(rounding))
-            for space, shards in manifest.shards.items()
-            if (rounding := rounding_of(shards)) is not None
-        ),
+        *((f"vectors {space}", str(each)) for space, each in roundings_of(manifest).items()),
     ]
     output.table(grid("", ["", ""], rows))
     output.table(funnel(manifest.funnel))

@@ -83,7 +83,7 @@ def pack(
     from imprompt.core.signatures import check_key
     from imprompt.core.signatures import sign as signature_of
     from imprompt.store.index_version import open_version
-    from imprompt.store.packs.int8_vectors import rounding_of
+    from imprompt.store.packs.int8_vectors import roundings_of
     from imprompt.store.packs.packing import PackOptions, pack_version, signature_path
 
     if sign is not None:
@@ -109,7 +109,7 @@ def pack(
         with atomic_write(signature) as file:
             file.write(signature_of(out, sign))
     size = out.stat().st_size
-    roundings = {each: rounding_of(found) for each, found in record.manifest.shards.items()}
+    roundings = roundings_of(record.manifest)
     if output.json:
         output.line(
             {
@@ -120,8 +120,8 @@ def pack(
                 "without": record.without,
                 "licence": record.licence,
                 "vectors": {
-                    space: None if rounding is None else msgspec.to_builtins(rounding)
-                    for space, rounding in roundings.items()
+                    space: msgspec.to_builtins(roundings.get(space))
+                    for space in record.manifest.shards
                 },
                 "signature": None if signature is None else str(signature),
             }
@@ -131,7 +131,6 @@ def pack(
     for part in record.without:
         output.text(f"  without {part}")
     for name, rounding in roundings.items():
-        if rounding is not None:
-            output.text(f"  vectors of {name} {rounding}")
+        output.text(f"  vectors of {name} {rounding}")
     output.text(f"  licence: {record.licence or 'none stated (--licence)'}")
     output.text(f"  signed: {signature}" if signature else "  not signed (--sign KEY)")

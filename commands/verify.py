@@ -16,7 +16,7 @@ def verify(*, index: IndexFolder = None, output: Output) -> None:
     from imprompt.indexer.staging import manifest_in_service
     from imprompt.store.integrity import repaired_by_reindex
     from imprompt.store.integrity import verify as verify_index
-    from imprompt.store.packs.int8_vectors import rounding_of
+    from imprompt.store.packs.int8_vectors import roundings_of
 
     folder = settings(index=index).index
     problems = verify_index(folder, progress=output.progress())
@@ -40,6 +40,5 @@ def verify(*, index: IndexFolder = None, output: Output) -> None:
         )
     output.note(f"{folder} is intact.")
     manifest = manifest_in_service(folder)
-    for space, shards in manifest.shards.items() if manifest else ():
-        if (rounding := rounding_of(shards)) is not None:
-            output.note(f"  vectors of {space} {rounding}")
+    for space, rounding in roundings_of(manifest).items() if manifest else ():
+        output.note(f"  vectors of {space} {rounding}")

@@ -8,7 +8,7 @@ from typing import Any
 
 from imprompt.core.text import as_utf8, printable
 from imprompt.store.manifest import Manifest
-from imprompt.store.packs.int8_vectors import rounding_of
+from imprompt.store.packs.int8_vectors import roundings_of
 
 _PLACES = {"read": 0, "kept": 2}
 """Where rules stand in the table; the rest are in between."""
@@ -75,13 +75,10 @@ def _lines(manifest: Manifest, licence: str, without: Sequence[str]) -> Iterator
     if without:
         yield from ("", "Left out by whoever packed it:", "")
         yield from (f"- {part}" for part in without)
-    roundings = {space: rounding_of(shards) for space, shards in manifest.shards.items()}
-    if any(roundings.values()):
+    if roundings := roundings_of(manifest):
         yield from ("", "## Vectors", "")
         yield from (
-            f"- {_plain(space)}: {_plain(rounding)}."
-            for space, rounding in roundings.items()
-            if rounding is not None
+            f"- {_plain(space)}: {_plain(rounding)}." for space, rounding in roundings.items()
         )
         yield from (
             "",

@@ -16,9 +16,10 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from imprompt.core.metrics import group_bootstrap
 from imprompt.core.values import Hits
 from imprompt.store.exact_index import ExactIndex
-from imprompt.store.manifest import ShardRecord
+from imprompt.store.manifest import Manifest, ShardRecord
 from imprompt.store.shards import CODE, ShardedVectors
 
 INT8 = np.dtype("|i1")
@@ -119,17 +120,23 @@ def measured_rounding(before: ShardedVectors, after: ShardedVectors, *, seed: in
             for right, ids in zip(*found, strict=True)
         ]
     )
-    rng = np.random.default_rng(seed)
-    means = shares[rng.integers(0, len(shares), (1000, len(shares)))].mean(axis=1)
-    low, high = np.percentile(means, [2.5, 97.5])
+    estimate = group_bootstrap(
+        shares, np.arange(len(shares)), rng=np.random.default_rng(seed), resamples=1000
+    )
     top_1 = float((found[0][:, 0] == found[1][:, 0]).mean())
     return Rounding(
         kind="int8",
         n=len(row_ids),
-        recall_at_10=round(float(shares.mean()), 4),
-        interval=(round(float(low), 4), round(float(high), 4)),
+        recall_at_10=round(estimate.mean, 4),
+        interval=(round(estimate.low, 4), round(estimate.high, 4)),
         top_1=round(top_1, 4),
     )
+
+
+def roundings_of(manifest: Manifest) -> dict[str, Rounding]:
+    """Return what the provenance of a version says about rounding, by space where it says any."""
+    found = {space: rounding_of(shards) for space, shards in manifest.shards.items()}
+    return {space: rounding for space, rounding in found.items() if rounding is not None}
 
 
 def rounding_of(shards: Sequence[ShardRecord]) -> Rounding | None:
