@@ -29,7 +29,9 @@ def gc(
 
     root = settings(index=index).index
     if not root.is_dir():
-        raise NoIndex(f"There is no folder {root}.", hint="Name the folder of an index: --index")
+        raise NoIndex(
+            f"There is no folder {root}.", hint="Name the folder of an index with --index."
+        )
     removed = collect_garbage(root, keep=keep)
     for name, size in removed:
         if output.json:

@@ -23,7 +23,7 @@ _PERMISSION = "Ask its owner for the right to write, or name another folder"
 _REMEDIES = {
     errno.EACCES: _PERMISSION,
     errno.EPERM: _PERMISSION,
-    errno.EROFS: "It lies on a file system for reading alone: name another folder",
+    errno.EROFS: "Name a folder on another file system",
 }
 
 

@@ -71,6 +71,9 @@ def _save(folder: Path, config: Any, processor: Any, **saving: Any) -> Path:
     return folder
 
 
+CLIP_TOWER = {"model_type": "clip_vision_model", **SIZE, "image_size": 32, "patch_size": 8}
+
+
 def make_llava(folder: Path, *, template: str = CHAT, **saving: Any) -> Path:
     from transformers import CLIPImageProcessor, LlavaConfig, LlavaProcessor
 
@@ -84,12 +87,7 @@ def make_llava(folder: Path, *, template: str = CHAT, **saving: Any) -> Path:
         chat_template=template.replace("IMAGE", "<image>"),
     )
     config = LlavaConfig(
-        vision_config={
-            "model_type": "clip_vision_model",
-            **SIZE,
-            "image_size": 32,
-            "patch_size": 8,
-        },
+        vision_config=CLIP_TOWER,
         text_config={"model_type": "llama", **_text(tokenizer)},
         image_token_id=processor.image_token_id,
         vision_feature_layer=-1,
@@ -113,12 +111,7 @@ def make_llava_next(folder: Path, **saving: Any) -> Path:
         chat_template=CHAT.replace("IMAGE", "<image>"),
     )
     config = LlavaNextConfig(
-        vision_config={
-            "model_type": "clip_vision_model",
-            **SIZE,
-            "image_size": 32,
-            "patch_size": 8,
-        },
+        vision_config=CLIP_TOWER,
         text_config={"model_type": "llama", **_text(tokenizer)},
         image_token_id=processor.image_token_id,
         image_grid_pinpoints=grid,

@@ -636,18 +636,23 @@ def test_a_cell_is_as_the_prompt_is(page: Page, tmp_path: Path) -> None:
 # ---- large files, slow and lost servers
 
 
-@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP"])
-def test_a_large_picture_is_scaled_and_stays_exact(page: Page, tmp_path: Path, kind: str) -> None:
-    """The texts of its header go along, and it is not turned twice."""
+def limit_images(page: Page, *, max_bytes: int) -> None:
+    """Load the page anew from a server whose limit of an image is another one."""
 
     def limited(route: Route) -> None:
         info = route.fetch().json()
-        info["limits"]["max_image_bytes"] = 5_600_000
+        info["limits"]["max_image_bytes"] = max_bytes
         route.fulfill(json=info)
 
     page.route("**/v1/info", limited)
     page.reload()
     page.get_by_text("prompts of").wait_for()
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP"])
+def test_a_large_picture_is_scaled_and_stays_exact(page: Page, tmp_path: Path, kind: str) -> None:
+    """The texts of its header go along, and it is not turned twice."""
+    limit_images(page, max_bytes=5_600_000)
     page.evaluate(KEEP_SENT)
     noise = np.random.default_rng(0).integers(0, 256, (1400, 1800, 3), np.uint8)
     picture = Image.fromarray(noise)
@@ -683,15 +688,7 @@ def test_a_file_that_is_too_large_to_send_is_told_in_plain_words(
     page: Page, lighthouse: Path, tmp_path: Path
 ) -> None:
     """Alone and among others, which are answered."""
-
-    def limited(route: Route) -> None:
-        info = route.fetch().json()
-        info["limits"]["max_image_bytes"] = 100_000
-        route.fulfill(json=info)
-
-    page.route("**/v1/info", limited)
-    page.reload()
-    page.get_by_text("prompts of").wait_for()
+    limit_images(page, max_bytes=100_000)
     large = tmp_path / "large.gif"
     large.write_bytes(b"GIF89a" + bytes(1 << 20))
     choose(page, large)

@@ -75,6 +75,6 @@ def test_a_read_only_medium(imprompt: Imprompt, serve: Serve, medium: Path) -> N
     assert _watched["writes"] == []
     done = imprompt("gc", "--index", root, "--quiet")
     assert done.code == StorageFull.exit_code
-    assert "Read-only file system. It lies on a file system for reading alone" in done.err
+    assert "Read-only file system. Name a folder on another file system" in done.err
     assert len(done.err.splitlines()) == 1
     assert _watched["writes"], "the hook sees what `gc` tries"
