@@ -3,20 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from imprompt.core.errors import MemberUnavailable, WeightsMissing, WeightsRejected
-from imprompt.core.hub.fetch import Announce, fetch_all, fetch_choice, silent
-from imprompt.core.hub.hub_files import HubFile, Wanted, cached_file, wanted
+from imprompt.core.errors import MemberUnavailable, WeightsRejected
+from imprompt.core.hub.fetch import Announce, silent
+from imprompt.core.hub.hub_files import Wanted
 from imprompt.core.pip_lines import install_extra
-from imprompt.encoders.foreign import (
-    closed_libraries,
-    image_to_text,
-    read_json,
-    refusal,
-    shard_names,
-)
+from imprompt.encoders import transformers_files
+from imprompt.encoders.foreign import closed_libraries, image_to_text, refusal
 from imprompt.encoders.memory import out_of_memory
 from imprompt.encoders.torch_devices import choose_device, dtype_on
 from imprompt.ensemble.blend_config import CAPTION_SOURCE, CaptionStyle
@@ -36,24 +32,6 @@ MAX_NEW_TOKENS = 40
 """Of a caption of a model that gets the image alone."""
 _ASKED_AT_ONCE = 8
 """Images in one batch of a model that is asked, whose image may be thousands of tokens."""
-_INDEX = "model.safetensors.index.json"
-_OPTIONAL = (
-    "chat_template.jinja",
-    "chat_template.json",
-    "generation_config.json",
-    "added_tokens.json",
-    "special_tokens_map.json",
-    "tokenizer.json",
-    "tokenizer.model",
-    "tokenizer_config.json",
-    "video_preprocessor_config.json",
-    "vocab.txt",
-    "vocab.json",
-    "merges.txt",
-)
-_PROCESSORS = ("preprocessor_config.json", "processor_config.json")
-"""Either is enough: transformers 5 writes the second alone, older ones wrote the first."""
-_MODEL_SUFFIXES = frozenset({".jinja", ".json", ".safetensors", ".txt", ".model"})
 _REMEDY = (
     "Name a folder or a hub repository with an image-to-text model of transformers in safetensors."
 )
@@ -98,11 +76,16 @@ class ImageToText:
         torch_device = choose_device(device)
         folder = Path(source).expanduser()
         if not folder.is_dir():
-            folder = _fetch_folder(source, style=style, offline=offline, announce=announce)
-        if not ((folder / "model.safetensors").is_file() or (folder / _INDEX).is_file()):
-            raise WeightsMissing(f"{folder} has no model.safetensors.", path=folder, hint=_REMEDY)
+            folder = transformers_files.fetch_folder(
+                source,
+                lambda: wanted_files(source, style=style),
+                offline=offline,
+                announce=announce,
+            )
+        transformers_files.weight_files(folder, hint=_REMEDY)
         kind = caption_model(folder / "config.json", style=style)
-        dtype = _float_type(folder / "config.json", torch_device)
+        half = dtype_on(torch_device) == "float16"
+        dtype = transformers_files.float_type(folder / "config.json", half=half)
         try:
             model, processor = image_to_text(folder, dtype=dtype, hint=_REMEDY)
         except ModuleNotFoundError as error:
@@ -118,9 +101,12 @@ class ImageToText:
             raise _cannot_caption(folder, error) from error
         if asked:
             processor.tokenizer.padding_side = "left"
-        files = sorted(path for path in folder.iterdir() if path.suffix in _MODEL_SUFFIXES)
         return cls(
-            model.eval().to(torch_device), processor, question=asked, files=files, announce=announce
+            model.eval().to(torch_device),
+            processor,
+            question=asked,
+            files=transformers_files.model_files(folder),
+            announce=announce,
         )
 
     def captions(self, images: Sequence[Image]) -> list[str]:
@@ -180,53 +166,18 @@ class ImageToText:
 
 
 def wanted_files(repo: str, *, style: CaptionStyle = "sentence") -> list[Wanted]:
-    """Return the files to fetch for a model, as far as those on this machine tell.
-
-    Its configuration comes first: nothing else is wanted of a model that cannot be used. Its shards
-    are known once their index is here.
+    """Return the files to fetch; see `imprompt.encoders.transformers_files.wanted_files`.
 
     Raises:
         WeightsRejected: the model cannot caption, or the index of its shards is not one.
         ConfigError: the model does not write captions of this style.
     """
-    configuration = wanted(repo, "config.json")
-    config_path = cached_file(configuration.choices[0])
-    if config_path is not None:
-        caption_model(config_path, style=style)
-    elif repo != CAPTION_SOURCE:
-        return [configuration]
-    weights = wanted(
+    return transformers_files.wanted_files(
         repo,
-        "model.safetensors",
-        _INDEX,
-        if_absent="Its weights are not in safetensors, and no other form is read.",
+        check=partial(caption_model, style=style),
+        hint=_REMEDY,
+        trusted=repo == CAPTION_SOURCE,
     )
-    files = [wanted(repo, name, optional=True) for name in (*_OPTIONAL, *_PROCESSORS)]
-    files += [configuration, wanted(repo, *_PROCESSORS)]
-    index = cached_file(HubFile(repo, _INDEX))
-    if index is None or cached_file(weights.choices[0]) is not None:
-        return [*files, weights]
-    return [*files, weights, *(wanted(repo, shard) for shard in shard_names(index, hint=_REMEDY))]
-
-
-def _fetch_folder(repo: str, *, style: CaptionStyle, offline: bool, announce: Announce) -> Path:
-    """Return the folder of the fetched files of a repository."""
-    fetch_all(lambda: wanted_files(repo, style=style), offline=offline, announce=announce)
-    return fetch_choice(
-        wanted(repo, "config.json").choices, offline=offline, announce=announce
-    ).parent
-
-
-def _float_type(config_path: Path, device: str) -> str:
-    """Return torch's name of the type to compute in.
-
-    Models trained in bfloat16, such as Gemma, overflow in float16.
-    """
-    dtype = dtype_on(device)
-    config = read_json(config_path)
-    inside = (config, config.get("text_config") or {}) if isinstance(config, dict) else ()
-    stored = {part.get(key) for part in inside for key in ("dtype", "torch_dtype")}
-    return "bfloat16" if dtype == "float16" and "bfloat16" in stored else dtype
 
 
 def _cannot_caption(folder: Path, error: Exception) -> WeightsRejected:
