@@ -8,7 +8,14 @@ import typer
 
 from imprompt.commands.build_index import show_report
 from imprompt.commands.cleaning_options import CorpusOptions
-from imprompt.commands.options import Device, IndexFolder, NewMemoryBudget, Offline, size_bytes
+from imprompt.commands.options import (
+    Device,
+    Dtype,
+    IndexFolder,
+    NewMemoryBudget,
+    Offline,
+    size_bytes,
+)
 from imprompt.commands.output import Output
 
 
@@ -21,6 +28,7 @@ def add(
     reading: CorpusOptions,
     memory_budget: NewMemoryBudget = None,
     device: Device = "auto",
+    dtype: Dtype = "auto",
     index: IndexFolder = None,
     offline: Offline = False,
     output: Output,
@@ -45,7 +53,9 @@ def add(
         specs = version.manifest.encoders
 
     def load(spec: EncoderSpec) -> DualEncoder:
-        return load_index_encoder(spec, device=device, offline=run.offline, announce=output.note)
+        return load_index_encoder(
+            spec, device=device, dtype=dtype, offline=run.offline, announce=output.note
+        )
 
     encoder = load(specs[0])
     # An index of an early version stores no MiniLM vectors, and gets none now.

@@ -12,6 +12,7 @@ from imprompt.commands.engine_options import EngineOptions
 from imprompt.commands.options import (
     DEFAULT_MEMORY,
     Device,
+    Dtype,
     EncoderName,
     IndexFolder,
     MemoryBudget,
@@ -79,6 +80,7 @@ def build_index(
         ),
     ] = False,
     device: Device = "auto",
+    dtype: Dtype = "auto",
     engine: EngineOptions,
     shards: Annotated[
         str | None,
@@ -118,7 +120,9 @@ def build_index(
         output.note(parts.described)
 
     def load(name: str) -> DualEncoder:
-        return load_encoder(name, device=device, offline=run.offline, announce=output.note)
+        return load_encoder(
+            name, device=device, dtype=dtype, offline=run.offline, announce=output.note
+        )
 
     dual = load(encoder or parts.encoder)
     sources = reading.sources(corpus or [parts.corpus], offline=run.offline, announce=output.note)
@@ -137,7 +141,8 @@ def build_index(
     # On a cluster, `device` is the workers'; this machine still makes the index.
     here = device if engine.local or device in PROCESSOR else "auto"
     with engine.cluster(device=device) as cluster, opened_gpu(here, announce=output.note) as gpu:
-        spaces = NamedSpaces(dual.spec.name, tuple(other.spec.name for other in others), device)
+        also_named = tuple(other.spec.name for other in others)
+        spaces = NamedSpaces(dual.spec.name, also_named, device, dtype)
         report = build(
             folder,
             sources,

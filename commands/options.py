@@ -54,7 +54,8 @@ EncoderName = Annotated[
         "--encoder",
         metavar="ENCODER",
         help="The encoder: `lite`, `lite:HEADFILE`, `ARCH/PRETRAINED` (such as ViT-L-14/openai), "
-        "`ARCH/PRETRAINED//FILE`, `hf-hub:OWNER/NAME`, or a folder with open_clip_config.json.",
+        "`ARCH/PRETRAINED//FILE`, `hf-hub:OWNER/NAME` (open_clip), `hf:OWNER/NAME` "
+        "(transformers), or a folder with the files of such a repository.",
         show_default=False,
     ),
 ]
@@ -62,6 +63,15 @@ Device = Annotated[
     str,
     typer.Option(
         "--device", metavar="DEVICE", help="`auto`, `cpu`, `cuda`, or `mps` (a Mac's GPU)."
+    ),
+]
+Dtype = Annotated[
+    str,
+    typer.Option(
+        "--dtype",
+        metavar="TYPE",
+        help="The type that the encoder computes in: `auto` (float16 on CUDA, else float32), "
+        "`float32`, or `bfloat16` on a device that has it. The index records it.",
     ),
 ]
 MemoryBudget = Annotated[

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from imprompt.core.errors import ConfigError
 
 DEVICES = ("auto", "cpu", "cuda", "mps")
+DTYPES = ("auto", "float32", "bfloat16")
 PROCESSOR = ("cpu",)
 """The devices that mean the CPU."""
 
@@ -27,6 +28,14 @@ def check_device(device: str) -> None:
     if device not in DEVICES:
         raise ConfigError(
             f"No device is called {device!r}.", hint=f"Choose one of {', '.join(DEVICES)}."
+        )
+
+
+def check_dtype(dtype: str) -> None:
+    """Raise `ConfigError` for a name that is not in `DTYPES`."""
+    if dtype not in DTYPES:
+        raise ConfigError(
+            f"Encoders cannot compute in {dtype!r}.", hint=f"Choose one of {', '.join(DTYPES)}."
         )
 
 

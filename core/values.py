@@ -128,7 +128,8 @@ class EncoderSpec:
 
     `weights_sha256` maps a file's role ("text", "image", "head") to the sha256 of its bytes.
     `preprocessing` names the text and image preprocessing. `batch_size` is that of the text tower,
-    0 if unknown; it changes the last bits of vectors, so it is part of the plan too.
+    0 if unknown; it changes the last bits of vectors, so it is part of the plan too. So is `dtype`,
+    the type to compute in, if the user chose one; otherwise it is "" and depends on the device.
     """
 
     name: str
@@ -138,6 +139,7 @@ class EncoderSpec:
     weights_sha256: dict[str, str] = field(default_factory=dict)
     preprocessing: str = ""
     batch_size: int = 0
+    dtype: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,6 +21,13 @@ from imprompt.encoders.memory import FREED, out_of_memory
 
 Item = TypeVar("Item")
 
+TEXTS_A_BATCH = 64
+IMAGES_A_BATCH = 32
+
+_LONGEST_TEXT = 5_000
+"""Characters that are tokenized. The time of CLIP's tokenizer grows with the square of a word's
+length: 1.7 s for 8,000 letters."""
+
 
 def encodable(text: str) -> str:
     """Return the text with "?" for each lone surrogate, which tokenizers refuse.
@@ -28,6 +35,13 @@ def encodable(text: str) -> str:
     They come from broken file names and undecodable arguments.
     """
     return text.encode("utf-8", "replace").decode("utf-8")
+
+
+def limited_text(text: str) -> str:
+    """Return what is tokenized of a text: at most 5,000 characters, none of them a surrogate."""
+    if len(text) > _LONGEST_TEXT:  # open_clip's tokenizers collapse white space, too
+        text = " ".join(text.split())[:_LONGEST_TEXT]
+    return encodable(text)
 
 
 class Batches:

@@ -29,11 +29,11 @@ _DERIVED_SUFFIXES = ("num_batches_tracked", "position_ids")
 """Tensors that only some versions of a library store, without any effect on a result."""
 
 
-def read_tensors(path: Path) -> dict[str, Tensor]:
+def read_tensors(path: Path, *, mapped: bool = False) -> dict[str, Tensor]:
     """Return the tensors by name, on the CPU, of a .safetensors file or a pickle of tensors alone.
 
     Of a training checkpoint, the `state_dict` is read; the prefix `module.` of parallel training is
-    dropped.
+    dropped. With `mapped`, the tensors of a zipped pickle stay in the file until they are used.
 
     Raises:
         WeightsMissing: the file does not exist.
@@ -42,10 +42,35 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
     if not path.is_file():
         raise WeightsMissing(f"there is no weight file {path}.", path=path, hint="Check the path.")
     content: object
-    content = _read_safetensors(path) if path.suffix == ".safetensors" else read_pickle(path)
+    if path.suffix == ".safetensors":
+        content = _read_safetensors(path)
+    else:
+        content = read_pickle(path, mapped=mapped and zipfile.is_zipfile(path))
     if isinstance(content, Mapping) and "state_dict" in content:
         content = content["state_dict"]
     return _named_tensors(content, path)
+
+
+def tensor_shape(path: Path, name: str) -> tuple[int, ...] | None:
+    """Return the shape of one tensor of a checkpoint, or None if it has none of that name.
+
+    The tensors themselves are not read, unless the file is a pickle of torch before 1.6.
+
+    Raises:
+        WeightsMissing, WeightsRejected: see `read_tensors`.
+    """
+    if path.suffix != ".safetensors":
+        tensor = read_tensors(path, mapped=True).get(name)
+        return None if tensor is None else tuple(tensor.shape)
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework="numpy") as file:
+            return tuple(file.get_slice(name).get_shape()) if name in file.keys() else None  # noqa: SIM118 no mapping
+    except (SafetensorError, OSError) as error:
+        raise WeightsRejected(
+            f"{path} is not a safetensors file: {error}.", path=path, hint="Fetch it again."
+        ) from error
 
 
 def _read_safetensors(path: Path) -> dict[str, Tensor]:
@@ -60,8 +85,10 @@ def _read_safetensors(path: Path) -> dict[str, Tensor]:
         ) from error
 
 
-def read_pickle(path: Path) -> object:
+def read_pickle(path: Path, *, mapped: bool = False) -> object:
     """Return what `torch.save` wrote, if it is tensors and plain values; no code of it is run.
+
+    With `mapped`, the file must be a zip archive, and its tensors stay there until they are used.
 
     Raises:
         WeightsRejected: it is damaged, or holds anything else.
@@ -72,7 +99,7 @@ def read_pickle(path: Path) -> object:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # torch warns of a TorchScript archive, then refuses it
-            return torch.load(path, map_location="cpu", weights_only=True)
+            return torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
     except pickle.UnpicklingError as error:
         raise _rejected(
             f"{path} holds more than tensors, or is damaged; it is not loaded: {_reason(error)}.",

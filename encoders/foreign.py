@@ -50,6 +50,7 @@ _KERNEL_KEYS = ("attn_implementation", "experts_implementation")
 MAX_LAYERS = 1_000
 MAX_SIDE_PX = 4_096
 MAX_TOKENS = 1 << 20
+MAX_PATCHES = 1 << 14
 MAX_BEAMS = 64
 _SQUARES_A_LAYER = 6
 """Half of a transformer layer, which has 4 such matrices of attention and 8 of feed-forward."""
@@ -69,7 +70,8 @@ _DEPTHS = (
     "depth",
     "depths",
 )
-_COUNTS = ("vocab_size", "num_embeddings")
+_COUNTS = ("vocab_size", "num_embeddings", "max_position_embeddings", "num_patches")
+"""Rows of tables that are as wide as a layer."""
 _TOKENS = ("context_length", "n_ctx")
 _SEARCHES = ("num_beams", "num_return_sequences", "num_beam_groups")
 """Numbers of answers that are generated at once; each takes the memory of an answer."""
@@ -77,6 +79,8 @@ _SIDES = ("image_size", "img_size", "input_size", "crop_size", "height", "shorte
 
 _PIXEL_COUNTERS = ("Qwen2VL", "Qwen3VL")
 """Image and video processors whose `shortest_edge` is the least number of pixels."""
+
+_SAFE = {"trust_remote_code": False, "local_files_only": True}
 
 _TOO_LONG = "sequence-length-is-longer-than-the-specified-maximum"
 """transformers' key of the warning that it gives once."""
@@ -268,26 +272,105 @@ def image_to_text(folder: Path, *, dtype: str, hint: str) -> tuple[Any, Any]:
     """
     from transformers import AutoModelForImageTextToText, AutoProcessor
 
-    _check_transformers_folder(folder, hint=hint)
-    safe = {"trust_remote_code": False, "local_files_only": True}
-    try:
-        with closed_libraries():
-            with _smolvlm_without_num2words():
-                processor = AutoProcessor.from_pretrained(folder, **safe)
-            model, loading = AutoModelForImageTextToText.from_pretrained(
-                folder, dtype=dtype, use_safetensors=True, output_loading_info=True, **safe
-            )
-    except Exception as error:  # transformers, safetensors and torch raise errors of many kinds
-        raise WeightsRejected(
-            f"{folder} cannot be loaded: {refusal(error)}.", path=folder, hint=hint
-        ) from error
+    check_transformers_folder(folder, hint=hint)
+    with _loading(folder, hint), _smolvlm_without_num2words():
+        processor = AutoProcessor.from_pretrained(folder, **_SAFE)
+    return _network(AutoModelForImageTextToText, folder, dtype=dtype, hint=hint), processor
+
+
+def transformers_config(folder: Path, *, hint: str) -> Any:
+    """Return the PreTrainedConfig of a folder, with the defaults of transformers.
+
+    The folder has passed `check_transformers_folder`; so it has for the next three functions.
+
+    Raises:
+        ImportError: transformers is not installed.
+        WeightsRejected: it is damaged, or requests code.
+    """
+    from transformers import AutoConfig
+
+    with _loading(folder, hint):
+        return AutoConfig.from_pretrained(folder, **_SAFE)
+
+
+def dual_network(folder: Path, *, dtype: str, hint: str) -> Any:
+    """Return the network with both towers, on the CPU.
+
+    Raises:
+        ImportError, WeightsRejected: see `image_to_text`.
+    """
+    from transformers import AutoModel
+
+    return _network(AutoModel, folder, dtype=dtype, hint=hint)
+
+
+def text_tokenizer(folder: Path, *, hint: str) -> Any:
+    """Return the tokenizer of a folder.
+
+    Raises:
+        ImportError: transformers is not installed.
+        WeightsRejected: there is none, it is damaged, it requests code, or its package is missing.
+    """
+    from transformers import AutoTokenizer
+
+    with _loading(folder, hint):
+        tokenizer = AutoTokenizer.from_pretrained(folder, **_SAFE)
+    tokenizer.deprecation_warnings[_TOO_LONG] = True
+    return tokenizer
+
+
+def image_processor(folder: Path, *, hint: str) -> Any:
+    """Return the image processor of a folder, on Pillow, as torchvision's rounds differently.
+
+    Raises:
+        ImportError: transformers is not installed.
+        WeightsRejected: there is none, it is damaged, or it requests code.
+    """
+    from transformers import AutoImageProcessor
+
+    with _loading(folder, hint):
+        return AutoImageProcessor.from_pretrained(folder, backend="pil", **_SAFE)
+
+
+def chat_processor(folder: Path, *, hint: str) -> Any:
+    """Return the processor of a folder, for texts with images in them; images are on Pillow.
+
+    Raises:
+        ImportError, WeightsRejected: see `image_processor`.
+    """
+    from transformers import AutoProcessor
+
+    images = image_processor(folder, hint=hint)
+    with _loading(folder, hint):
+        processor = AutoProcessor.from_pretrained(folder, **_SAFE)
+    processor.image_processor = images
+    return processor
+
+
+def _network(kind: Any, folder: Path, *, dtype: str, hint: str) -> Any:
+    with _loading(folder, hint):
+        network, loading = kind.from_pretrained(
+            folder, dtype=dtype, use_safetensors=True, output_loading_info=True, **_SAFE
+        )
     if missing := sorted(loading["missing_keys"]):
         raise WeightsRejected(
             f"{folder} lacks {len(missing)} tensors of its model, the first is {missing[0]}.",
             path=folder,
             hint=hint,
         )
-    return model, processor
+    return network
+
+
+@contextmanager
+def _loading(folder: Path, hint: str) -> Iterator[None]:
+    """Close the libraries, and raise `WeightsRejected` for what they raise about a folder."""
+    try:
+        with closed_libraries():
+            yield
+    except Exception as error:  # transformers, safetensors and torch raise errors of many kinds
+        raise WeightsRejected(
+            f"{folder} cannot be loaded: {refusal(error)}.", path=folder, hint=hint
+        ) from error
 
 
 @contextmanager
@@ -340,7 +423,13 @@ def shard_names(index: Path, *, hint: str) -> list[str]:
     return sorted(names)
 
 
-def _check_transformers_folder(folder: Path, *, hint: str) -> None:
+def check_transformers_folder(folder: Path, *, hint: str) -> None:
+    """Check the JSON files of a folder before transformers reads any.
+
+    Raises:
+        WeightsRejected: one requests another repository or code, or sizes that the weights of the
+            folder do not have.
+    """
     if (adapter := folder / "adapter_config.json").exists():
         raise WeightsRejected(
             f"{adapter} points to another model, which is not read.", path=adapter, hint=hint
@@ -415,6 +504,8 @@ def _check_sides(
         limit = MAX_SIDE_PX**2 if counts_pixels and key == "shortest_edge" else MAX_SIDE_PX
         if side > limit:
             raise rejected(f"{key} {side:,} is more than {limit:,} pixels")
+    if (patches := max(_numbers(inner, ("max_num_patches",)), default=0)) > MAX_PATCHES:
+        raise rejected(f"max_num_patches {patches:,} is more than {MAX_PATCHES:,}")
     if (pixels := max(_numbers(inner, ("min_pixels",)), default=0)) > MAX_SIDE_PX**2:
         raise rejected(f"min_pixels {pixels:,} is more than {MAX_SIDE_PX**2:,} pixels")
 

@@ -56,7 +56,9 @@ class TorchMiniLM:
 
     def provenance(self) -> dict[str, str | int]:
         """Return how the vectors are computed, with the batch size that memory allowed."""
-        return torch_provenance(self._device, batch_size=self._batches.batch_size)
+        return torch_provenance(
+            self._device, dtype=dtype_on(self._device), batch_size=self._batches.batch_size
+        )
 
     def _run(self, texts: list[str]) -> Vectors:
         rows = self._network.encode(texts, batch_size=len(texts), show_progress_bar=False)

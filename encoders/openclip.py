@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,31 +18,36 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from imprompt.core.errors import EncoderError, WeightsRejected
+from imprompt.core.errors import ConfigError, EncoderError, WeightsRejected
 from imprompt.core.hub.fetch import Announce, silent
 from imprompt.core.lookahead import side_by_side
 from imprompt.core.pip_lines import install_extra
 from imprompt.core.values import EncoderSpec, Vectors
-from imprompt.encoders.batches import Batches, encodable
+from imprompt.encoders.batches import IMAGES_A_BATCH, TEXTS_A_BATCH, Batches, limited_text
 from imprompt.encoders.caching import token_cache
 from imprompt.encoders.checkpoints import load_checked, read_tensors, tensors_sha256
 from imprompt.encoders.foreign import built_openclip, openclip_tokenizer, refusal
-from imprompt.encoders.openclip_source import OpenClipSource, find_source, import_open_clip
-from imprompt.encoders.torch_devices import choose_device, dtype_on, torch_provenance
+from imprompt.encoders.openclip_source import (
+    LONG_POSITIONS,
+    OpenClipSource,
+    find_source,
+    import_open_clip,
+)
+from imprompt.encoders.torch_devices import (
+    choose_device,
+    choose_dtype,
+    normalized,
+    torch_provenance,
+)
 from imprompt.encoders.weights import cached_sha256, file_sha256
 
 if TYPE_CHECKING:
     from PIL.Image import Image
     from torch import Tensor
 
-TEXTS_A_BATCH = 64
-IMAGES_A_BATCH = 32
-
-_LONGEST_TEXT = 5_000
-"""Characters that are tokenized. The time of CLIP's tokenizer grows with the square of a word's
-length: 1.7 s for 8,000 letters."""
-
 _DEFAULT_CONTEXT = 77
+_KEPT_POSITIONS = 20
+"""LongCLIP's, of CLIP's."""
 _NOT_OF_THE_SPACE = frozenset(
     {"hf_model_name", "hf_tokenizer_name", "hf_model_pretrained", "timm_model_pretrained"}
 )
@@ -82,7 +87,9 @@ class OpenClipTexts:
         """
         tokenizer = self._model.tokenizer
         if not hasattr(tokenizer, "encode"):  # a tokenizer of Hugging Face
-            sequences = [tokenizer.tokenizer(tokenizer.clean_fn(_limited(text))) for text in texts]
+            sequences = [
+                tokenizer.tokenizer(tokenizer.clean_fn(limited_text(text))) for text in texts
+            ]
             return np.array([len(tokens.input_ids) for tokens in sequences], dtype=np.int64)
         if not texts:
             return np.empty(0, dtype=np.int64)
@@ -90,23 +97,27 @@ class OpenClipTexts:
         context = ends.shape[1]
         counts: NDArray[np.int64] = context - np.argmax(ends[:, ::-1], axis=1).astype(np.int64)
         for row in np.flatnonzero(counts == context).tolist():  # it may have been cut
-            counts[row] = len(tokenizer.encode(_limited(texts[row]))) + 2
+            counts[row] = len(tokenizer.encode(limited_text(texts[row]))) + 2
         return counts
 
     def provenance(self) -> dict[str, str | int]:
         """Return how the vectors are computed, with the batch size that memory allowed."""
         model = self._model
-        return torch_provenance(model.device, batch_size=self._batches.batch_size)
+        return torch_provenance(
+            model.device, dtype=model.dtype_name, batch_size=self._batches.batch_size
+        )
 
     def _tokenized(self, texts: Sequence[str]) -> Tensor:
-        tokens: Tensor = self._model.tokenizer([_limited(text) for text in texts])
+        tokens: Tensor = self._model.tokenizer([limited_text(text) for text in texts])
         return tokens
 
     def _encode_whole(self, rows: list[Tensor]) -> Vectors:
         import torch
 
         with torch.inference_mode():
-            return _unit(self._model.network.encode_text(torch.stack(rows).to(self._model.device)))
+            return normalized(
+                self._model.network.encode_text(torch.stack(rows).to(self._model.device))
+            )
 
     def _encode_cut(self, rows: list[Tensor]) -> Vectors:
         """Do what open_clip's `encode_text` does, up to the last end-of-text token of the batch."""
@@ -129,7 +140,7 @@ class OpenClipTexts:
                 pooled = projection(pooled)
             elif projection is not None:
                 pooled = pooled @ projection
-            return _unit(pooled)
+            return normalized(pooled)
 
 
 class OpenClipImages:
@@ -153,7 +164,7 @@ class OpenClipImages:
         pixels = torch.stack(list(side_by_side(transform, images)))
         pixels = pixels.to(device=model.device, dtype=getattr(torch, model.dtype_name))
         with torch.inference_mode():
-            return _unit(model.network.encode_image(pixels))
+            return normalized(model.network.encode_image(pixels))
 
 
 class OpenClipEncoder:
@@ -178,6 +189,7 @@ class OpenClipModel:
     def __init__(
         self, source: OpenClipSource, spec: EncoderSpec, *, device: str, announce: Announce
     ) -> None:
+        """Take the device as the user names it; the type is that of `spec.dtype`."""
         self.spec = spec
         self.announce = announce
         self.source = source
@@ -192,7 +204,7 @@ class OpenClipModel:
         """Return float32 also on CUDA for the architectures that open_clip cannot halve."""
         if self.source.has_single_precision:
             return "float32"
-        return dtype_on(self.device)
+        return choose_dtype(self.device, self.spec.dtype or "auto")
 
     @cached_property
     def network(self) -> Any:
@@ -202,7 +214,7 @@ class OpenClipModel:
             WeightsRejected: the file is not a checkpoint, or of another architecture.
         """
         tensors = read_tensors(self.source.weights)
-        network = _build(self.source, half=self.dtype_name == "float16")
+        network = _build(self.source, dtype=self.dtype_name)
         _load(network, tensors, self.source)
         return network.to(self.device).eval()
 
@@ -256,6 +268,7 @@ def load_openclip(
     name: str,
     *,
     device: str = "auto",
+    dtype: str = "auto",
     offline: bool = False,
     announce: Announce = silent,
     weights: Path | None = None,
@@ -265,22 +278,27 @@ def load_openclip(
 
     Args:
         name: any but those of `lite`.
-        device: "auto", "cpu" or "cuda"; float16 on CUDA, where open_clip can compute in it.
+        device: "auto", "cpu", "cuda" or "mps".
+        dtype: "auto", "float32" or "bfloat16"; "auto" is float16 on CUDA, where open_clip can
+            compute in it, else float32.
         offline: fetch nothing.
         announce: takes a line for the user.
         weights: for `ARCH/PRETRAINED`, a local file in place of the published one.
         digests: see `imprompt.encoders.registry.load_encoder`.
 
     Raises:
-        ConfigError: unknown name or device.
+        ConfigError: unknown name, device or type, or a type that the device does not have.
         EncoderError: open_clip is not installed, or cannot build the model.
         WeightsMissing: a file is not on this machine and cannot be fetched.
         WeightsRejected: a file has wrong contents.
     """
-    choose_device(device)
+    choose_dtype(choose_device(device), dtype)
     import_open_clip()
     source = find_source(name, offline=offline, announce=announce, weights=weights, digests=digests)
-    return OpenClipEncoder(OpenClipModel(source, _spec(source), device=device, announce=announce))
+    if dtype == "bfloat16" and source.has_single_precision:
+        raise ConfigError(f"open_clip computes {name} in float32 alone.", hint="Leave --dtype out.")
+    spec = replace(_spec(source), dtype="" if dtype == "auto" else dtype)
+    return OpenClipEncoder(OpenClipModel(source, spec, device=device, announce=announce))
 
 
 def _spec(source: OpenClipSource) -> EncoderSpec:
@@ -335,10 +353,11 @@ def _full_config(source: OpenClipSource) -> dict[str, Any]:
         ) from error
 
 
-def _build(source: OpenClipSource, *, half: bool) -> Any:
+def _build(source: OpenClipSource, *, dtype: str) -> Any:
     """Build the network with random weights, as open_clip's `create_model`, without downloads."""
     import torch
 
+    half = getattr(torch, dtype) if dtype != "float32" else None
     open_clip = import_open_clip()
     vision = {**source.config["vision_cfg"], "timm_model_pretrained": False}
     text = {**source.config["text_cfg"], "hf_model_pretrained": False}
@@ -350,28 +369,26 @@ def _build(source: OpenClipSource, *, half: bool) -> Any:
     else:
         kind = open_clip.CustomTextCLIP
     try:
-        network = built_openclip(kind, config, cast_dtype=torch.float16 if half else None)
+        network = built_openclip(kind, config, cast_dtype=half)
     except Exception as error:  # open_clip, timm and transformers raise errors of many kinds
         raise EncoderError(
             f"open_clip cannot build {source.name}: {refusal(error)}.",
             hint="A newer open_clip_torch or timm may know it.",
         ) from error
-    if half:
-        _halve_precision(network, timm_tower="timm_model_name" in vision)
+    if half is not None:
+        _halve_precision(network, half, timm_tower="timm_model_name" in vision)
     return network
 
 
-def _halve_precision(network: Any, *, timm_tower: bool) -> None:
-    """Convert what open_clip's precision "fp16" converts: all but layer norms and embeddings."""
-    import torch
-
+def _halve_precision(network: Any, half: Any, *, timm_tower: bool) -> None:
+    """Convert what open_clip's precisions "fp16" and "bf16" do: not layer norms and embeddings."""
     open_clip = import_open_clip()
     from open_clip.transformer import LayerNormFp32
 
     if not timm_tower:
-        open_clip.convert_weights_to_lp(network, dtype=torch.float16)
+        open_clip.convert_weights_to_lp(network, dtype=half)
         return
-    network.half()
+    network.to(half)
     for module in network.modules():
         if isinstance(module, LayerNormFp32):
             module.float()
@@ -382,6 +399,7 @@ def _load(network: Any, tensors: dict[str, Tensor], source: OpenClipSource) -> N
     from open_clip.convert import convert_state_dict
     from open_clip.model import convert_to_custom_text_state_dict
 
+    tensors = _with_one_position_table(tensors)
     try:
         tensors = convert_state_dict(network, tensors)
         if "positional_embedding" in tensors and not hasattr(network, "positional_embedding"):
@@ -398,6 +416,24 @@ def _load(network: Any, tensors: dict[str, Tensor], source: OpenClipSource) -> N
         if scalar in expected:
             tensors[scalar] = expected[scalar]
     load_checked(network, tensors, architecture=source.architecture, path=source.weights)
+
+
+def _with_one_position_table(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Return LongCLIP's tensors as those of a CLIP, which has one table of positions.
+
+    LongCLIP takes its first 20 positions from CLIP's table and the others from its own: Zhang et
+    al. 2024, arXiv:2403.15378, section 3.1, and `mask1`, `mask2` in model/model_longclip.py of
+    https://github.com/beichenzbc/Long-CLIP.
+    """
+    import torch
+
+    own = tensors.get(LONG_POSITIONS)
+    kept = tensors.get("positional_embedding")
+    if own is None or kept is None or own.shape != kept.shape:
+        return tensors
+    merged = torch.cat([kept[:_KEPT_POSITIONS], own[_KEPT_POSITIONS:]])
+    rest = {name: tensor for name, tensor in tensors.items() if name != LONG_POSITIONS}
+    return {**rest, "positional_embedding": merged}
 
 
 def _cut_tower(network: Any) -> Any:
@@ -431,15 +467,3 @@ def _pool_positions(tower: Any, tokens: Tensor) -> Tensor:
     # CLIP's end-of-text token has the highest id; the configuration names that of other tokenizers.
     marked = tokens if pool == "argmax" else (tokens == eos).int()
     return marked.argmax(dim=-1)
-
-
-def _limited(text: str) -> str:
-    if len(text) > _LONGEST_TEXT:  # open_clip's tokenizers collapse white space, too
-        text = " ".join(text.split())[:_LONGEST_TEXT]
-    return encodable(text)
-
-
-def _unit(features: Tensor) -> Vectors:
-    from torch.nn.functional import normalize
-
-    return normalize(features.float(), dim=-1).cpu().numpy()

@@ -20,6 +20,7 @@ from imprompt.core.hub.fetch import Announce, fetch_all, fetch_choice
 from imprompt.core.hub.hub_files import HubFile, Wanted, cached_choice, wanted
 from imprompt.core.pip_lines import install_extra
 from imprompt.core.weight_names import split_weights
+from imprompt.encoders.checkpoints import tensor_shape
 from imprompt.encoders.foreign import check_openclip, read_json
 
 HUB_PREFIX = "hf-hub:"
@@ -56,6 +57,9 @@ SAME_WEIGHTS = {
     "google/siglip2-large-patch16-256": "ViT-L-16-SigLIP2-256/webli",
 }
 """Repositories for transformers, and the names of the same weights for open_clip."""
+
+LONG_POSITIONS = "positional_embedding_res"
+"""A tensor that only LongCLIP has: the positions of its long texts."""
 
 _HUB_WEIGHTS = (WEIGHT_FILES[0], WEIGHT_FILES[2])
 _ADDRESS = re.compile(r"https?://[^/]+/([^/?#]+/[^/?#]+).*")
@@ -192,25 +196,28 @@ def refuse_other_forms(name: str) -> None:
     if name in SAME_WEIGHTS:
         raise ConfigError(
             f"{name} is a repository for transformers.",
-            hint=f"The same weights for open_clip are {SAME_WEIGHTS[name]}.",
+            hint=f"Write hf:{name}, or for open_clip {SAME_WEIGHTS[name]}.",
         )
     if (address := _ADDRESS.fullmatch(name)) is not None:
         repo = address[1]
         meant = SAME_WEIGHTS.get(repo, f"{HUB_PREFIX}{repo}")
         raise ConfigError(f"{name} is an address.", hint=f"Write {meant}.")
-    repo = name.removeprefix(HUB_PREFIX)
-    if repo != name and repo.count("/") != 1:
-        raise ConfigError(f"{repo!r} is not a hub repository.", hint="Write hf-hub:OWNER/NAME.")
+    for prefix in (HUB_PREFIX, "hf:"):
+        repo = name.removeprefix(prefix)
+        if repo != name and repo.count("/") != 1:
+            raise ConfigError(
+                f"{repo!r} is not a hub repository.", hint=f"Write {prefix}OWNER/NAME."
+            )
 
 
 def _instead_of(repo: str) -> str:
     """Return what to name in place of a repository that is not in open_clip's layout."""
     if repo in SAME_WEIGHTS:
-        return f"It is a repository for transformers; the same weights are {SAME_WEIGHTS[repo]}."
-    return (
-        "It is not in the layout of open_clip, perhaps in that of transformers. Name a repository "
-        "of the same model by timm, laion or apple, or a name such as ViT-L-14/openai."
-    )
+        return (
+            f"It is a repository for transformers: write hf:{repo}, or for open_clip "
+            f"{SAME_WEIGHTS[repo]}."
+        )
+    return f"It is not in the layout of open_clip. If it is in that of transformers: hf:{repo}"
 
 
 def _text_files(
@@ -287,6 +294,8 @@ def _from_file(name: str, *, announce: Announce) -> OpenClipSource:
             f"{name} is taken for weights with QuickGELU, as all published ones of {architecture}. "
             "For others, name a folder with an open_clip_config.json."
         )
+    if (shape := tensor_shape(path, LONG_POSITIONS)) is not None:
+        model["text_cfg"] = {**model["text_cfg"], "context_length": shape[0]}
     return OpenClipSource(f"{named}//{path}", architecture, model, record, path)
 
 

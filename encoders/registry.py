@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import Path
 
-from imprompt.core.device_names import check_device
+from imprompt.core.device_names import check_device, check_dtype
 from imprompt.core.errors import ConfigError, WeightsMissing
 from imprompt.core.hub.fetch import Announce, silent
 from imprompt.core.protocols import DualEncoder
@@ -17,13 +17,13 @@ from imprompt.encoders.torch_devices import tell_unusable_gpu
 __all__ = ["load_encoder", "load_index_encoder", "load_minilm", "output_encoder"]
 
 _LITE = "lite"
-_HUB_PREFIX = "hf-hub:"
+_HUB_PREFIXES = ("hf-hub:", "hf:")
 _MULTILINGUAL = ("xlm-roberta", "nllb", "i18n", "siglip2")
 """Parts of the names of architectures whose text towers were trained on many languages."""
 _KNOWN_FORMS = (
     "Known forms: lite, lite:HEADFILE, ARCH/PRETRAINED (ViT-L-14/openai), "
-    "ARCH/PRETRAINED//FILE (the same, with weights of your own), hf-hub:OWNER/NAME, "
-    "and a folder that holds open_clip_config.json."
+    "ARCH/PRETRAINED//FILE (the same, with weights of your own), hf-hub:OWNER/NAME for open_clip, "
+    "hf:OWNER/NAME for transformers, and a folder with the files of such a repository."
 )
 
 
@@ -31,6 +31,7 @@ def load_encoder(
     name: str,
     *,
     device: str = "auto",
+    dtype: str = "auto",
     offline: bool = False,
     announce: Announce = silent,
     digests: Iterable[str] = (),
@@ -40,40 +41,58 @@ def load_encoder(
     Args:
         name: `lite`, `lite:HEADFILE`, `ARCH/PRETRAINED`, `ARCH/PRETRAINED//FILE` for a local file
             with weights of that kind (`ARCH//FILE` if all published ones are of one kind),
-            `hf-hub:OWNER/NAME`, or a folder that holds open_clip_config.json.
-        device: "auto", "cpu" or "cuda".
+            `hf-hub:OWNER/NAME` in the layout of open_clip, `hf:OWNER/NAME` in that of transformers,
+            or a folder with the files of such a repository.
+        device: "auto", "cpu", "cuda" or "mps".
+        dtype: "auto", "float32" or "bfloat16", the type to compute in; a choice other than "auto"
+            stands in the spec.
         offline: fetch nothing; files in the hub's cache are still used.
         announce: takes a line for the user, such as which files will be fetched.
         digests: sha256 of the weights that are meant, if the hub's cache has several commits.
 
     Raises:
-        ConfigError: unknown name, or the device is missing.
+        ConfigError: unknown name or type, or the device is missing or does not have the type.
         EncoderError: a package that the encoder needs is not installed.
         WeightsMissing: its weights are not on this machine and cannot be fetched.
         WeightsRejected: a weight file has wrong contents.
     """
     check_device(device)
+    check_dtype(dtype)
     if device == "auto":
         tell_unusable_gpu(announce)
     if name == _LITE or name.startswith(f"{_LITE}:"):
         from imprompt.encoders.lite import load_lite
 
+        if dtype == "bfloat16":
+            raise ConfigError("lite computes in float32 alone.", hint="Leave --dtype out.")
         head = name.partition(":")[2]
         return load_lite(Path(head) if head else None, device=device, announce=announce)
     if not name or not ("/" in name or ":" in name or Path(name).is_dir()):
         raise ConfigError(f"unknown encoder {name!r}.", hint=_KNOWN_FORMS)
-    from imprompt.encoders.openclip import load_openclip
     from imprompt.encoders.openclip_source import refuse_other_forms
+    from imprompt.encoders.transformers_encoder import is_transformers, load_transformers
 
     refuse_other_forms(name)  # before anybody installs packages for a wrong name
-    return load_openclip(name, device=device, offline=offline, announce=announce, digests=digests)
+    if is_transformers(name):
+        return load_transformers(
+            name, device=device, dtype=dtype, offline=offline, announce=announce, digests=digests
+        )
+    from imprompt.encoders.openclip import load_openclip
+
+    return load_openclip(
+        name, device=device, dtype=dtype, offline=offline, announce=announce, digests=digests
+    )
 
 
 def knows_only_english(name: str) -> bool:
     """Return whether the encoder of a name is known to be trained on English texts alone."""
     if name == _LITE or name.startswith(f"{_LITE}:"):
         return True
-    if "/" not in name or name.startswith(_HUB_PREFIX) or Path(name).is_dir():
+    from imprompt.encoders.transformers_encoder import is_transformers, knows_english_alone
+
+    if is_transformers(name):
+        return knows_english_alone(name)
+    if "/" not in name or name.startswith(_HUB_PREFIXES) or Path(name).is_dir():
         return False
     return not any(part in name.lower() for part in _MULTILINGUAL)
 
@@ -83,6 +102,7 @@ def load_index_encoder(
     *,
     named: str | None = None,
     device: str = "auto",
+    dtype: str = "auto",
     offline: bool = False,
     announce: Announce = silent,
 ) -> DualEncoder:
@@ -99,12 +119,13 @@ def load_index_encoder(
         ConfigError, EncoderError, WeightsRejected: see `load_encoder`.
     """
     if named:
-        return load_encoder(named, device=device, offline=offline, announce=announce)
-    untrusted = spec.name.startswith(_HUB_PREFIX)
+        return load_encoder(named, device=device, dtype=dtype, offline=offline, announce=announce)
+    untrusted = spec.name.startswith(_HUB_PREFIXES)
     try:
         return load_encoder(
             spec.name,
             device=device,
+            dtype=dtype,
             offline=offline or untrusted,
             announce=announce,
             digests=spec.weights_sha256.values(),

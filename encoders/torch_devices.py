@@ -9,12 +9,26 @@ import runpy
 import sys
 import warnings
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from imprompt.core.device_names import PROCESSOR, NvidiaDriver, check_device, nvidia_driver
+from imprompt.core.device_names import (
+    PROCESSOR,
+    NvidiaDriver,
+    check_device,
+    check_dtype,
+    nvidia_driver,
+)
 from imprompt.core.errors import ConfigError, EncoderError, first_line
 from imprompt.core.hub.fetch import Announce
 from imprompt.core.pip_lines import install_extra, pip_install
+from imprompt.core.values import Vectors
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+_BFLOAT16_FLAGS = frozenset({"amx_bf16", "avx512_bf16", "bf16"})
+"""Linux' names of the instructions, the last one on Arm."""
 
 
 def import_torch() -> Any:
@@ -92,6 +106,36 @@ def dtype_on(device: str) -> str:
     return "float16" if device == "cuda" else "float32"
 
 
+def choose_dtype(device: str, dtype: str) -> str:
+    """Return torch's name of the type to compute in; "auto" is `dtype_on(device)`.
+
+    Raises:
+        ConfigError: unknown name, or "bfloat16" where the device only emulates it.
+    """
+    check_dtype(dtype)
+    if dtype == "bfloat16" and not has_bfloat16(device):
+        raise ConfigError(
+            f"The device {device} here cannot compute in bfloat16, which would only be slower.",
+            hint="Leave --dtype out. It needs a processor with AMX, AVX512-BF16 or Arm's bf16, or "
+            "a GPU of NVIDIA's Ampere or later.",
+        )
+    return dtype_on(device) if dtype == "auto" else dtype
+
+
+def has_bfloat16(device: str) -> bool:
+    """Return whether torch's "cpu" or "cuda" has instructions for bfloat16; False for others."""
+    torch = import_torch()
+    if device == "cuda":
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+    if device != "cpu":
+        return False
+    try:
+        flags = set(Path("/proc/cpuinfo").read_text("ascii", errors="replace").split())
+    except OSError:  # not Linux
+        return bool(torch.cpu._is_avx512_bf16_supported())
+    return not flags.isdisjoint(_BFLOAT16_FLAGS)
+
+
 def use_threads(n_threads: int) -> None:
     """Set the number of torch's threads in this process, whether torch is imported yet or not."""
     os.environ["OMP_NUM_THREADS"] = str(n_threads)
@@ -99,8 +143,15 @@ def use_threads(n_threads: int) -> None:
         torch.set_num_threads(n_threads)
 
 
-def torch_provenance(device: str, *, batch_size: int) -> dict[str, str | int]:
-    """Return how a tower computes, for the record of a shard.
+def normalized(features: Tensor) -> Vectors:
+    """Return (n, dim) float32 unit rows of (n, dim) features of any type, on any device."""
+    from torch.nn.functional import normalize
+
+    return normalize(features.float(), dim=-1).cpu().numpy()
+
+
+def torch_provenance(device: str, *, dtype: str, batch_size: int) -> dict[str, str | int]:
+    """Return how a tower computes, for the record of a shard; `dtype` is torch's name.
 
     Where two of these are equal, equal texts give equal bytes.
     """
@@ -109,7 +160,7 @@ def torch_provenance(device: str, *, batch_size: int) -> dict[str, str | int]:
     return {
         "backend": "torch",
         "device": torch.cuda.get_device_name() if device == "cuda" else device,
-        "dtype": dtype_on(device),
+        "dtype": dtype,
         "threads": torch.get_num_threads(),
         "batch_size": batch_size,
     }

@@ -51,7 +51,7 @@ def wanted_files(
     Raises:
         WeightsRejected: the index of its shards is not one; and what `check` raises.
     """
-    configuration = wanted(repo, CONFIG, if_absent=hint)
+    configuration = wanted(repo, CONFIG, if_absent=f"It is no repository of a model. {hint}")
     config_path = cached_file(configuration.choices[0])
     if config_path is not None:
         check(config_path)

@@ -208,9 +208,10 @@ def _quick_need(encoder: str) -> Need:
     Importing open_clip takes seconds.
     """
     from imprompt.encoders.openclip_source import HUB_PREFIX, PUBLISHED
+    from imprompt.encoders.transformers_encoder import TRANSFORMERS_PREFIX
 
     need = encoder_need(encoder)
-    prefixes = ("lite:", HUB_PREFIX)
+    prefixes = ("lite:", HUB_PREFIX, TRANSFORMERS_PREFIX)
     if encoder in PUBLISHED or encoder.startswith(prefixes) or Path(encoder).is_dir():
         return need
     name = f"{need.name} (`prefetch --list` shows its files)"

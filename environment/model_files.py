@@ -67,7 +67,6 @@ def needs_of(name: str) -> list[Need]:
     from imprompt.core.errors import ConfigError
     from imprompt.ensemble.blend_config import BLEND_CONFIGS, BlendConfig, load_blend_config
     from imprompt.ensemble.members import LOADERS
-    from imprompt.indexer.readers.hub_datasets import HUB
     from imprompt.indexer.readers.sources import NAMED_CORPORA
 
     if name in list(Preset):
@@ -79,12 +78,6 @@ def needs_of(name: str) -> list[Need]:
         return blend_needs(BlendConfig(name=name, weights={name: 1.0}))
     if name in NAMED_CORPORA:
         return [corpus_need(name)]
-    if name.startswith(HUB):
-        raise ConfigError(
-            f"The files of {name} are only known when it is read.",
-            hint=f"`imprompt build-index --corpus {name}` fetches them, and a packed index "
-            f"`imprompt install {name}`.",
-        )
     if name.endswith(PACK_SUFFIX) and Path(name).is_file():
         from imprompt.environment.pack_files import pack_needs
 
@@ -128,8 +121,8 @@ def blend_needs(blend_config: BlendConfig) -> list[Need]:
 def encoder_need(name: str) -> Need:
     """Return what `--encoder NAME` needs."""
     from imprompt.core.weight_names import split_weights
+    from imprompt.encoders import openclip_source, transformers_encoder
     from imprompt.encoders.lite import HEAD_PATH
-    from imprompt.encoders.openclip_source import wanted_files
 
     title = f"encoder {name}"
     if name == "lite" or name.startswith("lite:"):
@@ -141,7 +134,8 @@ def encoder_need(name: str) -> Need:
         local = (Path(name),)
     elif (split := split_weights(name)) is not None and ":" not in split[0]:
         local = (split[1],)
-    return Need(title, extra="clip", local=local, wanted=lambda: wanted_files(name))
+    layout = transformers_encoder if transformers_encoder.is_transformers(name) else openclip_source
+    return Need(title, extra="clip", local=local, wanted=lambda: layout.wanted_files(name))
 
 
 def corpus_need(spec: str) -> Need:

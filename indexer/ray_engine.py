@@ -50,10 +50,11 @@ class NamedSpaces:
     encoder: str
     also: tuple[str, ...] = ()
     device: str = "auto"
+    dtype: str = "auto"
 
     def __call__(self) -> Sequence[BuildSpace]:
-        encoder = load_encoder(self.encoder, device=self.device, offline=True)
-        others = [load_encoder(name, device=self.device, offline=True) for name in self.also]
+        load = partial(load_encoder, device=self.device, dtype=self.dtype, offline=True)
+        encoder, *others = map(load, (self.encoder, *self.also))
         return spaces_of(encoder, [output_encoder(encoder, device=self.device)], also=others)
 
 

@@ -16,6 +16,7 @@ from imprompt.core.values import EncoderSpec, Vectors
 from imprompt.encoders.minilm import MiniLM
 from imprompt.encoders.registry import load_encoder, load_minilm
 from tests.encoders.clip_models import TEXTS, random_pictures, write_model
+from tests.encoders.transformers_models import make_clip, make_siglip
 
 ROUNDING = 1e-5
 LONG = "a very long prompt about castles, " * 100
@@ -36,10 +37,17 @@ def clip(architecture: str, folder: Path) -> DualEncoder:
     return load_encoder(str(write_model(folder / architecture, architecture)), device="cpu")
 
 
+def of_transformers(make: Callable[[Path], Path], folder: Path) -> DualEncoder:
+    (model := folder / make.__name__).mkdir()
+    return load_encoder(str(make(model)), device="cpu")
+
+
 PAIRS: dict[str, Callable[[Path], DualEncoder]] = {
     "lite": lambda folder: load_encoder("lite", device="cpu"),
     "open_clip, cut": functools.partial(clip, "vit"),
     "open_clip, whole": functools.partial(clip, "siglip"),
+    "transformers, cut": functools.partial(of_transformers, make_clip),
+    "transformers, padded": functools.partial(of_transformers, make_siglip),
 }
 
 

@@ -6,6 +6,7 @@ weights and hidden states.
 
 from __future__ import annotations
 
+import platform
 import re
 import sys
 from collections.abc import Callable
@@ -24,12 +25,15 @@ from imprompt.encoders.registry import load_encoder
 from imprompt.encoders.torch_devices import (
     choose_device,
     dtype_on,
+    has_bfloat16,
     import_torch,
     tell_unusable_gpu,
     torch_provenance,
 )
+from imprompt.indexer.provenance import TellsProvenance
 from tests.assets.scenes import held_out_scenes
 from tests.encoders.clip_models import ARCHITECTURES, write_hugging_face_model
+from tests.encoders.transformers_models import MODELS
 
 TEXTS = [
     "a red circle left of a blue square",
@@ -56,7 +60,7 @@ def test_half_precision_keeps_the_rows(
 ) -> None:
     """With float16 an entry of a unit row stays within 1e-2, and rows are float32 of length 1."""
     single = encode(tiny_clip)
-    monkeypatch.setattr("imprompt.encoders.openclip.dtype_on", lambda device: "float16")
+    monkeypatch.setattr("imprompt.encoders.torch_devices.dtype_on", lambda device: "float16")
     half = encode(tiny_clip)
     assert half.dtype == np.float32
     assert 0 < np.abs(half - single).max() < 1e-2
@@ -83,10 +87,93 @@ def test_every_architecture_can_be_used_on_cuda(
         return np.vstack([encoder.texts.encode(TEXTS), encoder.images.encode(pictures)])
 
     single = rows()
-    monkeypatch.setattr("imprompt.encoders.openclip.dtype_on", lambda device: "float16")
+    monkeypatch.setattr("imprompt.encoders.torch_devices.dtype_on", lambda device: "float16")
     off = np.abs(rows() - single).max()
     single_precision = architecture in ("coca", "custom-text", "hugging-face")
     assert off == 0 if single_precision else 0 < off < 1e-2
+
+
+@pytest.mark.parametrize(
+    "architecture", [name for name in ARCHITECTURES if name not in ("coca", "custom-text")]
+)
+def test_bfloat16_is_that_of_open_clip(
+    architecture: str, clip_folder: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """To 2e-2, the rounding of 8 bits; spec and provenance say so, and the space is the same."""
+    import open_clip
+
+    monkeypatch.setattr("imprompt.encoders.torch_devices.has_bfloat16", lambda device: True)
+    name = str(clip_folder(architecture))
+    single = load_encoder(name, device="cpu", offline=True)
+    brief = load_encoder(name, device="cpu", dtype="bfloat16", offline=True)
+    pictures = [scene for scene, _ in held_out_scenes(3)]
+    model, _, transform = open_clip.create_model_and_transforms(
+        f"local-dir:{name}", precision="bf16"
+    )
+    model.eval()
+    tokenizer = open_clip.get_tokenizer(f"local-dir:{name}")
+    with torch.no_grad():
+        pixels = torch.stack([transform(picture) for picture in pictures]).to(torch.bfloat16)
+        texts = model.encode_text(tokenizer(TEXTS), normalize=True).float().numpy()
+        images = model.encode_image(pixels, normalize=True).float().numpy()
+    np.testing.assert_allclose(brief.texts.encode(TEXTS), texts, atol=2e-2)
+    np.testing.assert_allclose(brief.images.encode(pictures), images, atol=2e-2)
+    assert np.abs(brief.texts.encode(TEXTS) - single.texts.encode(TEXTS)).max() > 1e-4
+    assert (brief.spec.dtype, single.spec.dtype) == ("bfloat16", "")
+    assert brief.spec.space == single.spec.space
+    assert isinstance(brief.texts, TellsProvenance)
+    assert brief.texts.provenance()["dtype"] == "bfloat16"
+
+
+def test_bfloat16_is_refused_where_it_is_slower(
+    clip_folder: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a device without it, for `lite`, and for what open_clip computes in float32 alone."""
+    name = str(clip_folder("vit"))
+    with pytest.raises(ConfigError, match=r"cannot compute in 'float8'.*float32, bfloat16"):
+        load_encoder(name, device="cpu", dtype="float8")
+    with pytest.raises(ConfigError, match="lite computes in float32"):
+        load_encoder("lite", device="cpu", dtype="bfloat16")
+    monkeypatch.setattr("imprompt.encoders.torch_devices.has_bfloat16", lambda device: False)
+    with pytest.raises(ConfigError, match="cpu here cannot compute in bfloat16"):
+        load_encoder(name, device="cpu", dtype="bfloat16")
+    monkeypatch.setattr("imprompt.encoders.torch_devices.has_bfloat16", lambda device: True)
+    with pytest.raises(ConfigError, match="in float32 alone"):
+        load_encoder(str(clip_folder("coca")), device="cpu", dtype="bfloat16", offline=True)
+
+
+def test_bfloat16_is_found_in_the_processor_flags() -> None:
+    """What Linux says of this processor is what torch finds, where it is of x86."""
+    if platform.machine() == "x86_64":
+        assert has_bfloat16("cpu") == (
+            torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+        )
+    assert not has_bfloat16("mps")
+
+
+@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+def test_models_of_transformers_can_be_used_on_cuda(
+    name: str, dtype: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In the half types they keep their directions, and rows have length 1."""
+    folder = MODELS[name](tmp_path)
+    pictures = [scene for scene, _ in held_out_scenes(2)]
+
+    def rows(dtype: str) -> Vectors:
+        encoder = load_encoder(str(folder), device="cpu", dtype=dtype, offline=True)
+        return np.vstack([encoder.texts.encode(TEXTS), encoder.images.encode(pictures)])
+
+    single = rows("auto")
+    monkeypatch.setattr("imprompt.encoders.torch_devices.has_bfloat16", lambda device: True)
+    if dtype == "float16":
+        monkeypatch.setattr("imprompt.encoders.torch_devices.dtype_on", lambda device: "float16")
+        half = rows("auto")
+    else:
+        half = rows("bfloat16")
+    assert np.abs(half - single).max() > 0
+    assert (half * single).sum(axis=1).min() > (0.9995 if dtype == "float16" else 0.97)
+    np.testing.assert_allclose(np.linalg.norm(half, axis=1), 1, atol=1e-5)
 
 
 def test_towers_compute_in_half_precision_on_cuda(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -94,7 +181,7 @@ def test_towers_compute_in_half_precision_on_cuda(monkeypatch: pytest.MonkeyPatc
     assert dtype_on("cuda") == "float16"
     assert dtype_on("cpu") == "float32"
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "Some GPU")
-    told = torch_provenance("cuda", batch_size=64)
+    told = torch_provenance("cuda", dtype="float16", batch_size=64)
     assert (told["device"], told["dtype"], told["batch_size"]) == ("Some GPU", "float16", 64)
 
 

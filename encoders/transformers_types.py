@@ -1,0 +1,74 @@
+"""Which models of transformers can be encoders: those with both towers, or that embed both."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from imprompt.core.errors import WeightsRejected
+from imprompt.encoders.foreign import read_json
+
+HINT = "Name a repository or folder with a model of transformers that embeds texts and images."
+_ENGLISH_TOKENS = 50_000
+"""Vocabularies for English are smaller: CLIP's has 49,408 tokens, SigLIP's 32,000."""
+
+
+@dataclass(frozen=True, slots=True)
+class EncoderType:
+    """A model type of transformers.
+
+    `models` are well-known models of the type, `languages` those that their texts were in. With
+    `pads_texts`, the text tower was trained on texts that are padded to its full context. An `asks`
+    model is a language model, whose last token stands for all.
+    """
+
+    models: str
+    languages: str
+    pads_texts: bool = False
+    asks: bool = False
+
+
+ENCODER_TYPES = {
+    "altclip": EncoderType("AltCLIP", "English and Chinese; AltCLIP-m18 18"),
+    "chinese_clip": EncoderType("Chinese-CLIP", "Chinese"),
+    "clip": EncoderType("CLIP of OpenAI, LAION, LongCLIP and others", "English"),
+    "metaclip_2": EncoderType("MetaCLIP 2", "many"),
+    "qwen3_vl": EncoderType("Qwen3-VL-Embedding", "many", asks=True),
+    "siglip": EncoderType(
+        "SigLIP, SigLIP 2", "English; many of SigLIP 2 and `-multilingual`", pads_texts=True
+    ),
+    "siglip2": EncoderType("SigLIP 2 NaFlex", "many", pads_texts=True),
+}
+"""The model types that work, as in the `model_type` of a config.json."""
+
+
+def encoder_type(config_path: Path) -> EncoderType:
+    """Return what is known of the model that a config.json describes.
+
+    Raises:
+        WeightsRejected: it is not a configuration, or its model cannot be an encoder.
+    """
+    config = read_json(config_path)
+    model_type = config.get("model_type") if isinstance(config, dict) else None
+    known = ENCODER_TYPES.get(model_type) if isinstance(model_type, str) else None
+    if known is not None:
+        return known
+    if isinstance(config, dict) and "auto_map" in config:
+        reason = "needs Python code of its repository, which imprompt never runs"
+    else:
+        reason = "is no encoder of texts and images"
+    raise WeightsRejected(
+        f"{config_path} is of the model type {str(model_type)[:80]!r}, which {reason}.",
+        path=config_path,
+        hint=f"These types work: {', '.join(ENCODER_TYPES)}.",
+    )
+
+
+def trained_on_english(config_path: Path) -> bool:
+    """Return whether a config.json is of a type whose model with that vocabulary knows English."""
+    config: Any = read_json(config_path)
+    known = isinstance(config, dict) and config.get("model_type") in ("clip", "siglip")
+    text = config.get("text_config") if known else None
+    tokens = text.get("vocab_size") if isinstance(text, dict) else None
+    return known and (not isinstance(tokens, int) or tokens < _ENGLISH_TOKENS)
