@@ -38,7 +38,8 @@ def ours(weights: Path) -> Encode:
     `batch` 0 keeps the default size.
     """
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-    from imprompt.encoders.openclip import IMAGES_A_BATCH, TEXTS_A_BATCH, load_openclip
+    from imprompt.encoders.batches import IMAGES_A_BATCH, TEXTS_A_BATCH
+    from imprompt.encoders.openclip import load_openclip
     from imprompt.images.decode import ENOUGH_PX, open_image
     from imprompt.retriever.query_embedding import embed_rows
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace as replace_fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -125,6 +126,8 @@ def build_index(
         )
 
     dual = load(encoder or parts.encoder)
+    if not corpus and reading.sample is None:
+        reading = replace_fields(reading, sample=parts.sample)
     sources = reading.sources(corpus or [parts.corpus], offline=run.offline, announce=output.note)
     output.note(f"Building the index in {folder}.")
     # The ensemble works in MiniLM's space, whichever space is searched.

@@ -36,12 +36,14 @@ def size_text(size_bytes: int | None) -> str:
 
 
 def duration_text(seconds: float) -> str:
-    """Return a duration as a person reads it: 40 s, 12 min, 3 h 20 min."""
+    """Return a duration as a person reads it: 40 s, 12 min, 3 h 20 min, 8 days."""
     if seconds < 60:
         return f"{seconds:.0f} s"
     if seconds < 3600:
         return f"{seconds / 60:.0f} min"
-    return f"{seconds // 3600:,.0f} h {seconds % 3600 // 60:.0f} min"
+    if seconds < 3 * 86400:
+        return f"{seconds // 3600:.0f} h {seconds % 3600 // 60:.0f} min"
+    return f"{seconds / 86400:,.0f} days"
 
 
 def _drives(char: str) -> bool:

@@ -149,7 +149,7 @@ def diagnose(
     errors: list[ImpromptError] = [*known, *_package_errors(packages)]
     model_sets = [
         _model_set("lite", "preset", needs_of("lite"), packages, errors=errors),
-        _model_set("clip", "preset", needs_of("clip"), packages),
+        *(_model_set(name, "preset", needs_of(name), packages) for name in ("clip-small", "clip")),
         *(_model_set(name, "blend", needs_of(name), packages) for name in ("default", "notebook")),
         *_member_sets(packages),
     ]

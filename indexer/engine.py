@@ -15,7 +15,9 @@ from imprompt.core.errors import EncoderError
 from imprompt.core.hub.fetch import Announce, silent
 from imprompt.core.lookahead import ahead
 from imprompt.core.protocols import CorpusSource, Progress, TextEncoder
+from imprompt.core.text import duration_text
 from imprompt.core.values import CorpusBatch, EncoderSpec
+from imprompt.encoders.batches import seconds_each
 from imprompt.encoders.memory import FREED, own_bytes
 from imprompt.indexer.cleaning_rules import Rules
 from imprompt.indexer.cleaning_stats import CleaningStats
@@ -28,6 +30,9 @@ from imprompt.store.staged_prompts import CleanPrompt
 
 READ_ROWS = 16_384
 """Rows that are read, cleaned and committed together: the most that a kill can cost."""
+
+_FORETOLD_ROWS = 2_000
+_FORETOLD_S = 60
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,9 +119,32 @@ class LocalEngine:
         read and tokenized meanwhile.
         """
         for i, (shard, texts) in enumerate(ahead(_tokenized(staging, spaces, wanted))):
+            if i == 0:
+                self._foretell(spaces, wanted, texts)
             yield from encode_shard(staging, spaces, shard, texts)
             if i == 0:
                 self._compare(max(FREED.most_bytes, own_bytes()))
+
+    def _foretell(
+        self, spaces: Sequence[BuildSpace], wanted: Sequence[WantedShard], texts: Sequence[str]
+    ) -> None:
+        """Say how long encoding takes on this machine, if it is more than a minute."""
+        rows = sum(len(shard.rows) for shard in wanted)
+        if rows < _FORETOLD_ROWS:
+            return
+        towers = [space.texts() for space in spaces if space.spec.space in wanted[0].spaces]
+
+        def encode(few: Sequence[str]) -> None:
+            for tower in towers:
+                tower.encode(few)
+
+        seconds = rows * seconds_each(encode, texts)
+        if seconds > _FORETOLD_S:
+            self._announce(
+                f"Encoding {rows:,} prompts with {spaces[0].spec.name} takes about "
+                f"{duration_text(seconds)} on this machine. If you stop it, the same command goes "
+                "on where it stopped."
+            )
 
     def _compare(self, used_bytes: int) -> None:
         if self._memory_budget_bytes is not None and used_bytes > self._memory_budget_bytes:

@@ -130,7 +130,7 @@ class Index:
                 "images:FOLDER", "hf:OWNER/NAME", …); None takes the preset's.
             folder: of the index; None as in `open`.
             prompts: prompts in memory instead of a corpus.
-            preset: "lite" or "clip".
+            preset: "lite", "clip-small" or "clip".
             encoder: instead of the preset's.
             replace: overwrite an index of another corpus or encoder.
             device, offline, defaults: see `open`.

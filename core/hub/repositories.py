@@ -37,6 +37,12 @@ KNOWN = {
             "open_clip_model.safetensors": 3_940_000_000,
         },
     ),
+    "laion/CLIP-ViT-B-32-laion2B-s34B-b79K": RepositoryFacts(
+        "MIT",
+        f"{_HUB}/laion/CLIP-ViT-B-32-laion2B-s34B-b79K",
+        # The page states no size: 151,277,313 weights of four bytes.
+        {"open_clip_pytorch_model.bin": 605_000_000, "open_clip_model.safetensors": 605_000_000},
+    ),
     "timm/vit_large_patch14_clip_224.openai": RepositoryFacts(
         "Apache-2.0", f"{_HUB}/timm/vit_large_patch14_clip_224.openai/tree/main"
     ),

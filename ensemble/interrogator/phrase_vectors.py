@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import time
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -20,6 +19,7 @@ from imprompt.core.protocols import DualEncoder, TextEncoder
 from imprompt.core.settings import settings
 from imprompt.core.text import duration_text
 from imprompt.core.values import EncoderSpec, Vectors
+from imprompt.encoders.batches import seconds_each
 from imprompt.encoders.lite import LiteEncoder
 
 BLOCK_LABELS = 8_192
@@ -30,7 +30,6 @@ _SPARE = 8
 _PICTURES = 128
 """Pictures scored at a time: 50 MB of scores for 100,000 labels."""
 _ANNOUNCED = 2_000
-_TIMED_LABELS = 32
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,7 +127,7 @@ def _rows(
         half = _read_rows(path, (len(block), spec.dim))
         if half is None:
             if not announced:
-                seconds = (len(labels) - start) * _seconds_each(encoder, block)
+                seconds = (len(labels) - start) * seconds_each(encoder.encode, block)
                 announce(
                     f"Encoding up to {len(labels) - start:,} phrases for the interrogator, once, "
                     f"in about {duration_text(seconds)}; they are kept in {folder}."
@@ -138,15 +137,6 @@ def _rows(
             _write_rows(path, half)
         rows[start : start + len(block)] = half
     return rows
-
-
-def _seconds_each(encoder: TextEncoder, labels: list[str]) -> float:
-    """Return how long a label takes on this machine, measured on a few of them."""
-    encoder.encode(labels[:1])  # loads the model
-    few = labels[1 : 1 + _TIMED_LABELS] or labels
-    begun = time.perf_counter()
-    encoder.encode(few)
-    return (time.perf_counter() - begun) / len(few)
 
 
 def _read_rows(path: Path, shape: tuple[int, int]) -> NDArray[np.float16] | None:

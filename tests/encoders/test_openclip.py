@@ -16,7 +16,7 @@ import numpy as np
 import open_clip
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from imprompt.core.errors import ConfigError
 from imprompt.core.protocols import DualEncoder
@@ -265,6 +265,55 @@ def test_published_weights_bring_their_preprocessing_and_activation(
         assert local.spec.space == encoder.spec.space
         assert close(local.texts.encode(TEXTS), oracle("vit").texts(TEXTS))
         assert ["with QuickGELU" in line for line in said] == [True] * n_said
+
+
+def longclip_rows(tensors: dict[str, torch.Tensor], texts: list[str]) -> Vectors:
+    """LongCLIP's `encode_text`, with its two masked tables, one text of 248 tokens at a time."""
+    network = open_clip.CLIP(
+        **{
+            **ARCHITECTURES["vit"],
+            "text_cfg": {**ARCHITECTURES["vit"]["text_cfg"], "context_length": 248},
+        }
+    )
+    rest = {name: tensor for name, tensor in tensors.items() if not name.endswith("_res")}
+    network.load_state_dict(rest, strict=False)
+    early = torch.zeros(248, 1)
+    early[:20] = 1
+    late = torch.zeros(248, 1)
+    late[20:] = 1
+    rows = []
+    with torch.no_grad():
+        for text in texts:
+            tokens = open_clip.tokenize([text], context_length=248)
+            hidden = network.token_embedding(tokens)
+            hidden = hidden + tensors["positional_embedding"] * early
+            hidden = hidden + tensors["positional_embedding_res"] * late
+            hidden = network.ln_final(network.transformer(hidden, attn_mask=network.attn_mask))
+            row = hidden[0, tokens[0].argmax()] @ network.text_projection
+            rows.append((row / row.norm()).numpy())
+    return np.stack(rows)
+
+
+@pytest.mark.parametrize("suffix", ["safetensors", "pt"])
+def test_longclip_is_read_from_its_file(
+    suffix: str, clip_folder: Folder, tiny_architecture: str, tmp_path: Path
+) -> None:
+    """By a tensor that only it has: 248 tokens, whose positions after the first 20 it holds."""
+    tensors = load_file(clip_folder("vit") / "open_clip_model.safetensors")
+    generator = torch.Generator().manual_seed(0)
+    for name in ("positional_embedding", "positional_embedding_res"):
+        tensors[name] = torch.randn(248, 32, generator=generator)
+    path = tmp_path / f"longclip-L.{suffix}"
+    if suffix == "pt":
+        torch.save(tensors, path)
+    else:
+        save_file(tensors, path)
+    encoder = load_encoder(f"{tiny_architecture}//{path}", device="cpu")
+    assert encoder.spec.max_tokens == 248
+    texts = [*TEXTS, "a castle on a hill, " * 30, "castle " * 400]
+    rows = encoder.texts.encode(texts)
+    np.testing.assert_allclose(rows, longclip_rows(tensors, texts), atol=TOLERANCE)
+    assert abs(rows[-2] - rows[-1]).max() > 0.01
 
 
 @pytest.mark.parametrize("other", [{"quick_gelu": True}, {"mean": (0.5, 0.5, 0.5)}])
