@@ -170,7 +170,10 @@ def test_a_folder_without_weights_says_which_files_it_looks_for(
         ("", "Known forms"),
         ("ViT-L14/openai", "ViT-L-14"),
         ("laion/CLIP-ViT-H-14-laion2B-s32B-b79K", "a repository of the hub is hf-hub:OWNER/NAME"),
-        ("openai/clip-vit-large-patch14", "same weights for open_clip are ViT-L-14/openai"),
+        (
+            "openai/clip-vit-large-patch14",
+            "hf:openai/clip-vit-large-patch14, or for open_clip ViT-L-14/openai",
+        ),
         ("https://huggingface.co/laion/CLIP-x/tree/main", "Write hf-hub:laion/CLIP-x"),
         ("https://hf.co/openai/clip-vit-base-patch32", "Write ViT-B-32/openai"),
     ],

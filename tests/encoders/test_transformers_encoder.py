@@ -483,11 +483,19 @@ def test_nothing_is_written_on_stderr(
 
 
 def test_every_type_has_a_checkpoint_and_a_row_in_the_docs() -> None:
-    """docs/weights.md has a row for each type, with its models and languages, and no other."""
+    """docs/weights.md has a row for each type, with its models and languages, and no other.
+
+    So it has for the types whose refusal is tested, with the reason.
+    """
     assert {name.partition(",")[0] for name in MODELS} == set(ENCODER_TYPES)
     page = (ROOT / "docs" / "weights.md").read_text("utf-8")
     section = page.partition("## Encoders of transformers\n")[2].partition("\n## ")[0]
-    rows = re.findall(r"^\| `([\w-]+)` \| (.+?) \| (.+?) \|$", section, re.MULTILINE)
-    assert {name: (models, languages) for name, models, languages in rows} == {
+    row = re.compile(r"^\| `([\w-]+)` \| (.+?) \| (.+?) \|$", re.MULTILINE)
+    working, _, refused = section.partition("\nEvery other type is refused")
+    assert {name: (models, languages) for name, models, languages in row.findall(working)} == {
         name: (kind.models, kind.languages) for name, kind in ENCODER_TYPES.items()
     }
+    reasons = {name: reason for name, _, reason in row.findall(refused)}
+    assert reasons.keys() == REFUSED.keys()
+    for name, (_, reason) in REFUSED.items():
+        assert reason in reasons[name]

@@ -164,6 +164,23 @@ class TestWhatABuildGives:
             for line in lines
         )
 
+    @pytest.mark.parametrize(("least", "told"), [(40, 1), (400, 0)])
+    def test_long_encoding_is_foretold_once(
+        self, least: int, told: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """As measured on some texts of this machine; a short build measures nothing."""
+        monkeypatch.setattr("imprompt.indexer.engine._FORETOLD_ROWS", least)
+        monkeypatch.setattr("imprompt.indexer.engine.seconds_each", lambda encode, texts: 3.6)
+        lines: list[str] = []
+        source = parse_corpus(str(write_corpus(tmp_path / "corpus.txt", 200)))
+        engine = LocalEngine(announce=lines.append)
+        report = build_index(tmp_path / "index", [source], BagPair(), engine=engine)
+        rows = report.manifest.rows
+        minutes = f"{rows * 3.6 / 60:.0f} min"
+        assert [line.partition(" on this machine")[0] for line in lines] == [
+            f"Encoding {rows} prompts with bag takes about {minutes}"
+        ] * told
+
     def test_the_next_shard_is_tokenized_while_one_is_encoded(self, tmp_path: Path) -> None:
         """The lengths of the next texts are asked for early, those of later ones are not."""
         at_hand, asked = 0, 0
