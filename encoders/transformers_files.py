@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
-from imprompt.core.errors import WeightsMissing
+from imprompt.core.errors import WeightsMissing, WeightsRejected
 from imprompt.core.hub.fetch import Announce, fetch_all, fetch_choice
 from imprompt.core.hub.hub_files import HubFile, Wanted, cached_file, wanted
 from imprompt.encoders.foreign import read_json, shard_names
@@ -108,6 +108,20 @@ def weight_files(folder: Path, *, hint: str) -> list[Path]:
 def model_files(folder: Path) -> list[Path]:
     """Return the files of a folder that may belong to a model, sorted."""
     return sorted(path for path in folder.iterdir() if path.suffix in _MODEL_SUFFIXES)
+
+
+def unknown_type(
+    config_path: Path, config: object, *, cannot: str, known: Iterable[str]
+) -> WeightsRejected:
+    """Return the error for a config.json whose `model_type` is not among those that are known."""
+    fields = config if isinstance(config, dict) else {}
+    why = "needs Python code of its repository, which imprompt never runs"
+    return WeightsRejected(
+        f"{config_path} is of the model type {str(fields.get('model_type'))[:80]!r}, which "
+        f"{why if 'auto_map' in fields else cannot}.",
+        path=config_path,
+        hint=f"These types work: {', '.join(known)}.",
+    )
 
 
 def float_type(config_path: Path, *, half: bool) -> str:

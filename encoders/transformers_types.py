@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from imprompt.core.errors import WeightsRejected
 from imprompt.encoders.foreign import read_json
+from imprompt.encoders.transformers_files import unknown_type
 
 HINT = "Name a repository or folder with a model of transformers that embeds texts and images."
 _ENGLISH_TOKENS = 50_000
@@ -52,17 +52,11 @@ def encoder_type(config_path: Path) -> EncoderType:
     config = read_json(config_path)
     model_type = config.get("model_type") if isinstance(config, dict) else None
     known = ENCODER_TYPES.get(model_type) if isinstance(model_type, str) else None
-    if known is not None:
-        return known
-    if isinstance(config, dict) and "auto_map" in config:
-        reason = "needs Python code of its repository, which imprompt never runs"
-    else:
-        reason = "is no encoder of texts and images"
-    raise WeightsRejected(
-        f"{config_path} is of the model type {str(model_type)[:80]!r}, which {reason}.",
-        path=config_path,
-        hint=f"These types work: {', '.join(ENCODER_TYPES)}.",
-    )
+    if known is None:
+        raise unknown_type(
+            config_path, config, cannot="is no encoder of texts and images", known=ENCODER_TYPES
+        )
+    return known
 
 
 def trained_on_english(config_path: Path) -> bool:

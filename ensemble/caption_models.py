@@ -11,6 +11,7 @@ from typing import Any
 from imprompt.core.errors import ConfigError, WeightsRejected, first_line
 from imprompt.core.hub.fetch import Announce
 from imprompt.encoders.foreign import read_json
+from imprompt.encoders.transformers_files import unknown_type
 from imprompt.ensemble.blend_config import CaptionStyle
 
 CHAT_PROMPTS: dict[CaptionStyle, str] = {
@@ -73,11 +74,7 @@ def caption_model(config_path: Path, *, style: CaptionStyle) -> CaptionModel:
     model_type = config.get("model_type") if isinstance(config, dict) else None
     known = MODEL_TYPES.get(model_type) if isinstance(model_type, str) else None
     if known is None:
-        raise WeightsRejected(
-            f"{config_path} is of the model type {str(model_type)[:80]!r}, which cannot caption.",
-            path=config_path,
-            hint=f"The member caption takes {', '.join(MODEL_TYPES)}.",
-        )
+        raise unknown_type(config_path, config, cannot="cannot caption", known=MODEL_TYPES)
     if model_type == "florence2" and "auto_map" in config:
         raise WeightsRejected(
             f"{config_path} is of a Florence-2 that needs Python code of its repository, which "

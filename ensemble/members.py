@@ -270,9 +270,9 @@ def _library_mode(pool: MemberPool, lists: PhraseLists) -> LibraryModes:
     if not isinstance(pool.encoder, OpenClipEncoder):
         raise MemberUnavailable(
             "interrogator",
-            f"the mode {mode!r} needs a CLIP model, "
+            f"the mode {mode!r} needs a model of open_clip, "
             f"and the index is made with {pool.encoder.spec.name}",
-            hint='Use the mode "classic", or an index of a CLIP model: '
+            hint='Use the mode "classic", or an index of such a model: '
             "imprompt build-index --encoder ViT-L-14/openai",
         )
     return LibraryModes(pool.encoder, lists, mode, announce=pool.announce)

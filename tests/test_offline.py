@@ -33,7 +33,9 @@ sys.addaudithook(watch)
 
 MODELS = [
     ["build-index", "--preset", "clip", "--index", "WORLD/INDEX-2"],
+    ["build-index", "--preset", "clip-small", "--index", "WORLD/INDEX-2"],
     ["build-index", "--encoder", "hf-hub:someone/clip", "--index", "WORLD/INDEX-2"],
+    ["build-index", "--encoder", "hf:someone/clip", "--index", "WORLD/INDEX-2"],
     [
         "embed",
         "WORLD/PICTURES/a.png",

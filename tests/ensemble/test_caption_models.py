@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -223,21 +224,31 @@ def files_for_the_hub(folder: Path, repo: str) -> dict[str, bytes]:
     return {f"{repo}/{path.name}": path.read_bytes() for path in folder.iterdir()}
 
 
-@pytest.mark.parametrize(
-    "config",
-    [{"model_type": "moondream1"}, {"model_type": "florence2", "auto_map": {"AutoConfig": "x.Y"}}],
-)
+CODE = {"auto_map": {"AutoConfig": "configuration.Config"}}
+REFUSED = {
+    "moondream1": (CODE, "Python code"),
+    "florence2": (CODE, "Python code"),
+    "internvl_chat": (CODE, "Python code"),
+    "vision-encoder-decoder": ({}, "cannot caption"),
+    "qwen2_vl": ({}, "cannot caption"),
+    "siglip": ({}, "cannot caption"),
+}
+"""Model types that are refused, with what their config.json holds, and the reason."""
+
+
+@pytest.mark.parametrize("model_type", REFUSED)
 def test_of_a_refused_model_the_configuration_alone_is_fetched(
-    config: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    model_type: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """No other file is even asked for."""
+    fields, reason = REFUSED[model_type]
     with serve_as_the_hub(monkeypatch, tmp_path) as hub:
         hub.files = {
-            "someone/model/config.json": json.dumps(config).encode(),
+            "someone/model/config.json": json.dumps({"model_type": model_type, **fields}).encode(),
             "someone/model/model.safetensors": bytes(1000),
         }
         for _ in range(2):
-            with pytest.raises(WeightsRejected, match=r"moondream1|Python code"):
+            with pytest.raises(WeightsRejected, match=reason):
                 ImageToText.load("someone/model", device="cpu", offline=False, announce=silent)
         asked = [(method, path) for method, path, _ in hub.seen if "/resolve/" in path]
         assert {path.rpartition("/")[2] for _, path in asked} == {"config.json"}
@@ -352,7 +363,10 @@ def test_an_apology_is_no_caption(answer: str) -> None:
 
 
 def test_the_page_lists_the_model_types() -> None:
-    """docs/weights.md has a row for each type, with its models and styles, and no other."""
+    """docs/weights.md has a row for each type, with its models and styles, and no other.
+
+    So it has for the types whose refusal is tested, with the reason.
+    """
     page = (ROOT / "docs" / "weights.md").read_text("utf-8")
     rows = [
         f"| `{name}` | {kind.models} | {', '.join(f'`{style}`' for style in kind.prompts)} |"
@@ -360,3 +374,9 @@ def test_the_page_lists_the_model_types() -> None:
     ]
     table = "| model type | models | styles |\n| --- | --- | --- |\n" + "\n".join(rows) + "\n\n"
     assert table in page
+    section = page.partition("## Captioners\n")[2].partition("\n## ")[0]
+    refused = section.partition("\nEvery other type is refused")[2]
+    reasons = dict(re.findall(r"^\| `([\w-]+)` \| .+? \| (.+?) \|$", refused, re.MULTILINE))
+    assert reasons.keys() == REFUSED.keys()
+    for name, (_, reason) in REFUSED.items():
+        assert reason in reasons[name]
