@@ -20,35 +20,8 @@ from PIL import Image
 from imprompt.core.errors import CorpusError
 from imprompt.indexer.readers import webdatasets
 from imprompt.indexer.readers.sources import parse_corpus
+from tests.indexer.archives import Members, picture, samples, tar
 from tests.indexer.corpus_rows import reasons, rows_of, texts
-
-Members = list[tuple[str, bytes]]
-
-
-def picture() -> bytes:
-    sink = io.BytesIO()
-    Image.new("RGB", (4, 4), "red").save(sink, "PNG")
-    return sink.getvalue()
-
-
-def tar(members: Members) -> bytes:
-    """An archive of these files."""
-    sink = io.BytesIO()
-    with tarfile.open(fileobj=sink, mode="w") as archive:
-        for name, content in members:
-            header = tarfile.TarInfo(name)
-            header.size = len(content)
-            archive.addfile(header, io.BytesIO(content))
-    return sink.getvalue()
-
-
-def samples(captions: list[bytes], *, member: str = "txt") -> Members:
-    """A picture and a text for each caption."""
-    return [
-        (f"part/{number:04d}.{kind}", content)
-        for number, caption in enumerate(captions)
-        for kind, content in (("png", picture()), (member, caption))
-    ]
 
 
 @pytest.fixture
