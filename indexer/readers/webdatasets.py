@@ -40,7 +40,9 @@ _OBJECTS = frozenset({"json", "jsn"})
 
 _PEEKED_SAMPLES = 1000
 _MAX_COLUMNS = 10_000
-_MAX_SAMPLE_BYTES = 256 << 20
+_MAX_SAMPLE_BYTES = 64 << 20
+"""The library takes four times as much memory, whatever is read of the sample."""
+
 _MAX_SAMPLE_MEMBERS = 1000
 _MAX_NAME = 1000
 _MAX_EXTENDED_BYTES = 1 << 16
@@ -124,7 +126,7 @@ def require_datasets(what: str) -> None:
         importlib.metadata.version(EXTRA)
     except importlib.metadata.PackageNotFoundError as error:
         raise CorpusError(
-            f"{what} is a WebDataset, which is read with the package {EXTRA}.",
+            f"{what} is read as a WebDataset, which needs the package {EXTRA}.",
             hint=f"Install it: {install_extra(EXTRA)}",
         ) from error
 

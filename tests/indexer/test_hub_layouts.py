@@ -207,7 +207,7 @@ def test_an_archive_needs_the_package_before_it_is_fetched(
     """Nothing is fetched in vain; the error names the layout and what to install."""
     monkeypatch.setattr(webdatasets, "EXTRA", "no-such-package")
     hub.files |= served(REPO, contents(folders["webdataset"]))
-    with pytest.raises(CorpusError, match=f"hf:{REPO} is a WebDataset") as caught:
+    with pytest.raises(CorpusError, match=f"hf:{REPO} is read as a WebDataset") as caught:
         parse_corpus(f"hf:{REPO}")
     assert "pip install" in caught.value.hint
     assert not [line for line in hub.asked if line.endswith(".tar")]

@@ -173,7 +173,7 @@ HOSTILE = {
     "controls": (tar([("0\x1b[31m.txt", b"a fox")]), "control characters"),
     "long name": (tar([("a/" * 2000 + "0.txt", b"a fox")]), "too long"),
     "huge name": (tar([("a/" * 50_000 + "0.txt", b"a fox")]), "announces"),
-    "huge": (of_headers(header("1.png", size=1 << 40)), "more than 256 MiB"),
+    "huge": (of_headers(header("1.png", size=1 << 40)), "more than 64 MiB"),
     "attribute": (
         of_headers(header("x", type=tarfile.XHDTYPE, size=1 << 33)),
         "announces 8,589,934,592 bytes",
@@ -239,7 +239,7 @@ def test_without_the_package(archive: Archive, monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(webdatasets, "EXTRA", "no-such-package")
     with pytest.raises(importlib.metadata.PackageNotFoundError):
         importlib.metadata.version("no-such-package")
-    with pytest.raises(CorpusError, match="is a WebDataset, which is read with") as caught:
+    with pytest.raises(CorpusError, match="is read as a WebDataset, which needs") as caught:
         rows_of(archive([("0.txt", b"a fox")]))
     assert "pip install" in caught.value.hint
 
