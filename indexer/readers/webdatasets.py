@@ -106,6 +106,8 @@ def webdataset_source(path: Path, *, column: str | None) -> StreamedSource:
 
     def rows(start: int) -> Iterator[Row]:
         total, number = count(), start
+        if start >= total:
+            return
         for content in itertools.islice(_contents(path, chosen.member), start, None):
             yield _row(content, chosen.field, source=name, key=f"row {number}")
             number += 1
@@ -125,10 +127,7 @@ def require_datasets(what: str) -> None:
     try:
         importlib.metadata.version(EXTRA)
     except importlib.metadata.PackageNotFoundError as error:
-        raise CorpusError(
-            f"{what} is read as a WebDataset, which needs the package {EXTRA}.",
-            hint=f"Install it: {install_extra(EXTRA)}",
-        ) from error
+        raise _missing(what, EXTRA) from error
 
 
 def _row(content: bytes | None, field: str | None, *, source: str, key: str) -> Row:
@@ -193,7 +192,10 @@ def _contents(path: Path, member: str) -> Iterator[bytes | None]:
 
         # The library patches the module of a builder, so this one stays in the module of its base.
         undecoded = type(
-            "Undecoded", (WebDataset,), {"DECODERS": {}, "__module__": WebDataset.__module__}
+            "Undecoded",
+            (WebDataset,),
+            # An error if a later library calls its decoders something else.
+            {"DECODERS": WebDataset.DECODERS.fromkeys(()), "__module__": WebDataset.__module__},
         )
         with tempfile.TemporaryDirectory(prefix="imprompt-") as folder:  # for its lock alone
             builder = undecoded(
@@ -205,6 +207,8 @@ def _contents(path: Path, member: str) -> Iterator[bytes | None]:
             dataset = builder.as_streaming_dataset(split="train")
         for sample in dataset:
             yield sample[member]
+    except ImportError as error:
+        raise _missing(str(path), error.name or EXTRA) from error
     except Exception as error:  # pyarrow, tarfile and the library raise errors of many kinds
         raise _refusal(path, first_line(error)) from error
 
@@ -302,6 +306,13 @@ def _problem(archive: tarfile.TarFile, header: tarfile.TarInfo) -> str:
     if header.isreg() and header.name.rpartition(".")[2].lower() in _COMPRESSED:
         return f"{header.name} is compressed"
     return ""
+
+
+def _missing(what: str, package: str) -> CorpusError:
+    return CorpusError(
+        f"{what} is read as a WebDataset, which needs the package {package}.",
+        hint=f"Install it: {install_extra(EXTRA)}",
+    )
 
 
 def _refusal(path: Path, reason: str) -> CorpusError:

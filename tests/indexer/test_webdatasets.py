@@ -7,6 +7,7 @@ import importlib.metadata
 import io
 import json
 import os
+import random
 import subprocess
 import sys
 import tarfile
@@ -276,3 +277,47 @@ def test_reading_asks_nobody(archive: Archive, tmp_path: Path) -> None:
     assert done.stdout.splitlines() == ["['a fox']", "False"]
     assert done.stderr == ""
     assert not list(home.rglob("*"))
+
+
+def test_with_half_of_the_package(archive: Archive, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A package that it needs and that is gone is named, not the archive."""
+    monkeypatch.setitem(sys.modules, "datasets.data_files", None)
+    with pytest.raises(CorpusError, match=r"needs the package datasets\.data_files"):
+        rows_of(archive([("0.txt", b"a fox")]))
+
+
+def damaged(content: bytes, rng: random.Random) -> bytes:
+    """The archive with a few fields of headers changed, mostly under a right checksum."""
+    blocks = bytearray(content)
+    for _ in range(rng.randint(1, 6)):
+        at = tarfile.BLOCKSIZE * rng.randrange(len(blocks) // tarfile.BLOCKSIZE)
+        field, length = rng.choice(
+            [(0, 100), (124, 12), (156, 1), (157, 100), (257, 8), (345, 155)]
+        )
+        place = at + field + rng.randrange(length)
+        blocks[place] = rng.choice([*b"\0 /.017xgLKS\x80\xff", rng.randrange(256)])
+        if rng.random() < 0.8:
+            blocks[at + 148 : at + 156] = b" " * 8
+            total = sum(blocks[at : at + tarfile.BLOCKSIZE])
+            blocks[at + 148 : at + 156] = b"%06o\0 " % total
+    return bytes(blocks)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("form", [tarfile.USTAR_FORMAT, tarfile.GNU_FORMAT, tarfile.PAX_FORMAT])
+def test_random_damage(form: int, tmp_path: Path) -> None:
+    """A damaged archive is refused, or the library finds the samples that the check counts."""
+    sink = io.BytesIO()
+    with tarfile.open(fileobj=sink, mode="w", format=form) as whole:
+        for name, content in samples([b"a fox", b"a lake", b"the sea"]):
+            made = header(f"{'f/' * 45}{name}", size=len(content))
+            whole.addfile(made, io.BytesIO(content))
+    rng, path, refused = random.Random(form), tmp_path / "shard.tar", 0  # noqa: S311 no secret
+    for _ in range(600):
+        path.write_bytes(damaged(sink.getvalue(), rng))
+        try:
+            source = webdatasets.webdataset_source(path, column=None)
+            assert len(list(source.open_rows(0))) == source.count()
+        except CorpusError:
+            refused += 1
+    assert 60 < refused < 600
