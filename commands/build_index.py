@@ -42,8 +42,8 @@ def build_index(
             "--corpus",
             metavar="SPEC",
             help="A corpus to read instead of the preset's; repeatable. FILE.parquet, .arrow, "
-            ".csv, .tsv, .jsonl, .json or .txt (text also .gz, .zst), FILE.duckdb#TABLE.COLUMN, "
-            "a FOLDER of tables, "
+            ".csv, .tsv, .jsonl, .json or .txt (text also .gz, .zst), FILE.tar (a WebDataset), "
+            "FILE.duckdb#TABLE.COLUMN, a FOLDER of tables, "
             "`images:FOLDER`, `hf:OWNER/NAME`, `diffusiondb-2m`, `diffusiondb-large`, "
             "`gustavosta`, `phrases:clip-interrogator` or `starter`.",
             show_default=False,

@@ -16,6 +16,7 @@ from PIL import Image
 
 from tests.conftest import Imprompt
 from tests.evaluation.worlds import THINGS
+from tests.indexer.archives import samples, tar
 
 ROOT = Path(__file__).resolve().parent.parent
 WATCH = """
@@ -57,6 +58,7 @@ ANSWERS = [
     ["query", "WORLD/PICTURES", "--index", "WORLD/INDEX", "--ignore-metadata"],
     ["query", "WORLD/PICTURES/a.png", "--explain", "--index", "WORLD/INDEX"],
     ["build-index", "--corpus", "WORLD/corpus.txt", "--index", "WORLD/INDEX"],
+    ["build-index", "--corpus", "WORLD/samples.tar", "--index", "WORLD/INDEX-3"],
     ["submit", "WORLD/PICTURES", "--out", "WORLD/OUT.csv", "--index", "WORLD/INDEX"],
     ["embed", "--texts", "WORLD/corpus.txt", "--out", "WORLD/OUT.npy"],
     [
@@ -83,6 +85,8 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with an index, pictures, a corpus, and pairs of both."""
     folder = tmp_path_factory.mktemp("world")
     (folder / "corpus.txt").write_text("\n".join(THINGS), "utf-8")
+    captions = [thing.encode() for thing in THINGS]
+    (folder / "samples.tar").write_bytes(tar(samples(captions)))
     (folder / "PICTURES").mkdir()
     for number, name in enumerate("abcdefghijkl"):
         Image.new("RGB", (40, 30), (20 * number, 99, 240 - 20 * number)).save(

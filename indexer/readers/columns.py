@@ -5,18 +5,23 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from imprompt.core.atomic_files import sha256_file
 from imprompt.core.errors import CorpusError
 from imprompt.core.text import as_utf8
 from imprompt.indexer.readers.rows import OpenRows, Row, StreamedSource, count_rows, judge, reading
 
+_T = TypeVar("_T")
+
 DEFAULT_COLUMN = "prompt"
 SUBMITTED_COLUMN = "n_submitted"
 NSFW_COLUMN = "prompt_nsfw"
 EXTRA_COLUMNS = (SUBMITTED_COLUMN, NSFW_COLUMN)
 """Columns that are read with the prompt if a table has them; never guessed to hold prompts."""
+
+_PICTURE_NAMES = ("_file_name", "_file_names")
+"""What the columns that name a row's pictures end in, in the metadata of an image folder."""
 
 _PARSING_VERSION = "readers 1"
 """Part of every fingerprint.
@@ -30,6 +35,8 @@ def choose_column(
 ) -> str:
     """Return the column asked for, else `prompt`, else the only text column.
 
+    The names of the pictures that a table describes (`file_name`) are never guessed to be prompts.
+
     Args:
         path: for the message.
         asked: by the user; None leaves the choice to the file.
@@ -41,6 +48,7 @@ def choose_column(
             lists the columns.
     """
     names = ", ".join(columns) or "none"
+    guesses = [text for text in texts if not f"_{text}".endswith(_PICTURE_NAMES)]
     column = DEFAULT_COLUMN if asked is None else asked
     if columns.count(column) > 1:
         problem = f"{path} has {columns.count(column)} columns {column!r}."
@@ -53,8 +61,8 @@ def choose_column(
     elif asked is not None:
         problem = f"{path} has no column {column!r}; it has: {names}."
         hint = "Name one of them with --column."
-    elif len(texts) == 1:
-        return texts[0]
+    elif len(guesses) == 1:
+        return guesses[0]
     else:
         problem = (
             f"{path} has no column {column!r}, and no single text column to use instead; "
@@ -92,24 +100,24 @@ def file_source(
         count: of the rows; None reads them all.
         remarks: see `StreamedSource`.
     """
-    digest = cached_digest([path], lambda: file_digest(path, kind, column))
+    digest = cached([path], lambda: file_digest(path, kind, column))
     count = count or (lambda: count_rows(rows))
     return StreamedSource(as_utf8(path.name), False, rows, digest, count, remarks=remarks)
 
 
-def cached_digest(paths: Iterable[Path], digest: Callable[[], str]) -> Callable[[], str]:
-    """Return `digest`, computed again only if a file's length, times or inode have changed.
+def cached(paths: Iterable[Path], compute: Callable[[], _T]) -> Callable[[], _T]:
+    """Return `compute`, called again only if a file's length, times or inode have changed.
 
     A build asks twice, before it reads and after, to notice a corpus that changes meanwhile.
     """
     watched = tuple(paths)
-    known: dict[tuple[object, ...], str] = {}
+    known: dict[tuple[object, ...], _T] = {}
 
-    def current() -> str:
+    def current() -> _T:
         stamp = tuple(_stamp(path) for path in watched)
         if stamp not in known:
             known.clear()
-            known[stamp] = digest()
+            known[stamp] = compute()
         return known[stamp]
 
     return current

@@ -11,7 +11,7 @@ from imprompt.core.errors import CorpusError, first_line
 from imprompt.core.text import as_utf8
 from imprompt.indexer.readers.columns import (
     EXTRA_COLUMNS,
-    cached_digest,
+    cached,
     choose_column,
     file_digest,
     judge_cells,
@@ -70,7 +70,7 @@ def duckdb_source(path: Path, *, part: str | None, column: str | None) -> Stream
         files = [path, *([log] if log.exists() else [])]
         return "".join(file_digest(file, "duckdb", f"{table}.{chosen}") for file in files)
 
-    return StreamedSource(source, False, rows, cached_digest([path, log], digest), count)
+    return StreamedSource(source, False, rows, cached([path, log], digest), count)
 
 
 def _cells(

@@ -1,13 +1,13 @@
 """Data sets of the Hugging Face hub: which of their files are read, at which commit.
 
-docs/adr/0005-hub-files.md explains why they are not read with the library `datasets`.
+docs/adr/0005-hub-files.md explains which of them the library `datasets` reads.
 """
 
 from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from hashlib import sha256
@@ -28,12 +28,15 @@ from imprompt.core.hub.hub_files import (
 from imprompt.indexer.readers.compression import table_suffix
 from imprompt.indexer.readers.rows import StreamedSource
 from imprompt.indexer.readers.table_files import (
+    ARCHIVE_SUFFIX,
     FORMS,
     TEXT_SUFFIX,
     NamedFile,
-    is_table,
+    is_data,
     joined_source,
+    outranked,
 )
+from imprompt.indexer.readers.webdatasets import require_datasets
 
 HUB = "hf:"
 FORM = f"{HUB}OWNER/NAME[@REVISION][:CONFIG][#COLUMN]"
@@ -163,6 +166,8 @@ def _data_files(
             f"it has: {', '.join(kinds) or 'none'}.",
             hint=f"Kinds: {FORMS}.",
         )
+    if any(table_suffix(Path(filename)) == ARCHIVE_SUFFIX for filename in chosen):
+        require_datasets(f"{HUB}{corpus.repo}")  # before gigabytes are fetched
     if not listing.whole:
         _refuse_missing_pieces(corpus, chosen)
     return chosen
@@ -204,16 +209,13 @@ def choose_files(filenames: Sequence[str], patterns: Sequence[str] | None) -> li
 
     With patterns: those that match, pattern by pattern. Without: those of the most frequent kind
     (texts only if there is nothing else), by split (train first), then by path. Files and folders
-    whose names begin with a dot are left out.
+    whose names begin with a dot are left out, and kinds that are `outranked`.
     """
-    tables = sorted(
-        name
-        for name in filenames
-        if is_table(name) and not any(part.startswith(".") for part in name.split("/"))
-    )
+    tables = sorted(filter(is_data, filenames))
     if patterns is not None:
         matching = (name for pattern in patterns for name in tables if _matches(name, pattern))
-        return list(dict.fromkeys(matching))
+        return _ranking(dict.fromkeys(matching))
+    tables = _ranking(tables)
     kinds = Counter(table_suffix(Path(name)) for name in tables)
     most = max(
         kinds, key=lambda kind: (kind != TEXT_SUFFIX, kinds[kind], kind == ".parquet"), default=None
@@ -222,6 +224,13 @@ def choose_files(filenames: Sequence[str], patterns: Sequence[str] | None) -> li
         (name for name in tables if table_suffix(Path(name)) == most),
         key=lambda name: (_split_rank(name), name),
     )
+
+
+def _ranking(tables: Iterable[str]) -> list[str]:
+    """Return the tables without those of kinds that are `outranked`."""
+    kinds = {name: table_suffix(Path(name)) for name in tables}
+    without = outranked(kinds.values())
+    return [name for name, kind in kinds.items() if kind not in without]
 
 
 def _configs(card: Path) -> list[Mapping[str, Any]]:

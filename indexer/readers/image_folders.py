@@ -15,7 +15,7 @@ from imprompt.images.image_files import find_images
 from imprompt.images.prompts.embedded_prompts import EmbeddedPrompt
 from imprompt.images.prompts.infotext import with_size
 from imprompt.images.prompts.reading import read_embedded_prompts
-from imprompt.indexer.readers.columns import cached_digest
+from imprompt.indexer.readers.columns import cached
 from imprompt.indexer.readers.rows import CARRIED, NO_PROMPT, Row, StreamedSource, judge
 
 IMAGES = "images:"
@@ -66,7 +66,7 @@ def images_source(folder: Path) -> StreamedSource:
             whole.update(repr(_identity(row)).encode())
         return whole.hexdigest()
 
-    return StreamedSource(name, False, rows, cached_digest(images, digest), lambda: len(images))
+    return StreamedSource(name, False, rows, cached(images, digest), lambda: len(images))
 
 
 def _row(prompt: EmbeddedPrompt | None, *, source: str, key: str) -> Row:

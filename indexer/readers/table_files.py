@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Callable, Iterator, Sequence
+import re
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,16 +13,18 @@ from imprompt.core.errors import CorpusError
 from imprompt.core.text import as_utf8
 from imprompt.core.values import RawPrompt, RejectedRow
 from imprompt.indexer.readers.arrow_tables import arrow_source
-from imprompt.indexer.readers.columns import cached_digest, file_digest
+from imprompt.indexer.readers.columns import cached, file_digest
 from imprompt.indexer.readers.compression import CODECS, table_suffix
 from imprompt.indexer.readers.csv_tables import csv_source
 from imprompt.indexer.readers.json_arrays import json_source
 from imprompt.indexer.readers.parquet_tables import parquet_source
 from imprompt.indexer.readers.rows import Row, StreamedSource
 from imprompt.indexer.readers.text_lines import json_lines_source, text_source
+from imprompt.indexer.readers.webdatasets import webdataset_source
 
 UNREADABLE_FILE = "unreadable file"
 TEXT_SUFFIX = ".txt"
+ARCHIVE_SUFFIX = ".tar"
 _REMARKED_FILES = 20
 
 TABLES: dict[str, Callable[[Path, str | None], StreamedSource]] = {
@@ -32,11 +35,12 @@ TABLES: dict[str, Callable[[Path, str | None], StreamedSource]] = {
     ".jsonl": lambda path, column: json_lines_source(path, column=column),
     ".json": lambda path, column: json_source(path, column=column),
     TEXT_SUFFIX: lambda path, _column: text_source(path),
+    ARCHIVE_SUFFIX: lambda path, column: webdataset_source(path, column=column),
 }
 """How each kind of file is opened, by its suffix."""
 
-_COLUMNAR = frozenset({".parquet", ".arrow"})
-"""Kinds that compress their content themselves, so `.parquet.gz` is not one."""
+_NEVER_PACKED = frozenset({".parquet", ".arrow", ARCHIVE_SUFFIX})
+"""Kinds that hold compressed content, so `.parquet.gz` is not one."""
 
 FORMS = f"{', '.join(TABLES)} (text, CSV, TSV and JSON also with {' or '.join(CODECS)})"
 
@@ -44,6 +48,9 @@ DESCRIPTIONS = frozenset(
     {"dataset_infos.json", "dataset_info.json", "dataset_dict.json", "state.json"}
 )
 """Metadata files that the library `datasets` writes."""
+
+_CACHED = re.compile(r"cache-[0-9a-f]{16}(_\d{5}_of_\d{5})?\.arrow")
+"""Results of `map` and `filter` that the library leaves beside the tables of `save_to_disk`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,8 +68,26 @@ def is_table(name: str) -> bool:
     return (
         kind in TABLES
         and path.name not in DESCRIPTIONS
-        and (kind not in _COLUMNAR or path.suffix.lower() == kind)
+        and (kind not in _NEVER_PACKED or path.suffix.lower() == kind)
     )
+
+
+def is_data(name: str) -> bool:
+    """Tell whether a file found in a folder or a data set is one of its tables."""
+    path = Path(name)
+    is_hidden = any(part.startswith(".") for part in path.parts)
+    return is_table(name) and not is_hidden and not _CACHED.fullmatch(path.name)
+
+
+def outranked(kinds: Iterable[str]) -> frozenset[str]:
+    """Return the kinds that are no data beside the others.
+
+    Archives beside a table are its pictures; JSON and text beside archives are counts and notes.
+    """
+    here = frozenset(kinds)
+    if here - {ARCHIVE_SUFFIX, TEXT_SUFFIX, ".json"}:
+        return frozenset({ARCHIVE_SUFFIX})
+    return frozenset({TEXT_SUFFIX, ".json"} if ARCHIVE_SUFFIX in here else ())
 
 
 def open_table(path: Path, column: str | None) -> StreamedSource:
@@ -81,7 +106,7 @@ def open_table(path: Path, column: str | None) -> StreamedSource:
 
 
 def find_tables(folder: Path) -> list[NamedFile]:
-    """Return the tables below a folder by path, without hidden ones.
+    """Return the tables below a folder by path, without hidden ones and those `outranked`.
 
     Texts count only if there is no other table: else they are licences and the like.
     """
@@ -90,8 +115,10 @@ def find_tables(folder: Path) -> list[NamedFile]:
         folders[:] = [name for name in folders if not name.startswith(".")]
         for name in names:
             path = Path(parent) / name
-            if is_table(name) and not name.startswith(".") and path.is_file():
+            if is_data(name) and path.is_file():
                 files.append(NamedFile(as_utf8(path.relative_to(folder).as_posix()), path))
+    without = outranked(table_suffix(file.path) for file in files)
+    files = [file for file in files if table_suffix(file.path) not in without]
     others = [file for file in files if table_suffix(file.path) != TEXT_SUFFIX]
     return sorted(others or files, key=lambda file: file.key)
 
@@ -129,7 +156,7 @@ def joined_source(
     def count() -> int:
         return sum(_count(name, file, column) for file in files)
 
-    fingerprint = cached_digest([file.path for file in files], digest)
+    fingerprint = cached([file.path for file in files], digest)
     return StreamedSource(name, False, rows, fingerprint, count, origin, remarks)
 
 

@@ -80,10 +80,11 @@ def objects_source(
 
 
 def _line_objects(path: Path) -> Iterator[KeyedObject]:
-    return ((f"line {number}", _parse(line)) for number, line in numbered_lines(path))
+    return ((f"line {number}", parse_object(line)) for number, line in numbered_lines(path))
 
 
-def _parse(line: bytes | None) -> dict[str, Any] | str:
+def parse_object(line: bytes | None) -> dict[str, Any] | str:
+    """Return the JSON object, or the reason why it is none; None for a line that is too long."""
     import msgspec
 
     if line is None:

@@ -24,6 +24,7 @@ from imprompt.core.errors import ConfigError
 from imprompt.core.protocols import CorpusSource
 from imprompt.core.values import RawPrompt, RejectedRow
 from imprompt.indexer.readers.sources import parse_corpus
+from tests.indexer.archives import samples, tar
 from tests.indexer.hub_worlds import fill_cache
 
 ROWS: tuple[bytes, ...] = (
@@ -97,6 +98,20 @@ def write_images(folder: Path, rows: tuple[bytes, ...]) -> Path:
         )
     (target / "torn.png").write_text("no image at all")
     return target
+
+
+def write_webdataset(folder: Path, rows: tuple[bytes, ...]) -> Path:
+    path = folder / "prompts.tar"
+    path.write_bytes(tar(samples(rows)))
+    return path
+
+
+def write_objects(folder: Path, rows: tuple[bytes, ...]) -> Path:
+    path = folder / "prompts.tar"
+    escaped = [row.replace(b"\x00", b"\\u0000") for row in rows]
+    objects = [b'{"prompt": "' + row + b'", "n_submitted": 2}' for row in escaped]
+    path.write_bytes(tar(samples(objects, member="json")))
+    return path
 
 
 def packed(
@@ -201,6 +216,8 @@ KINDS = {
     "parquet": Kind(write_parquet, counts=TWO),
     "folder": Kind(write_tables, counts=frozenset({1, 2})),
     "duckdb": Kind(write_duckdb, spec="{path}#images.prompt", holds_bad_bytes=False, counts=TWO),
+    "webdataset": Kind(write_webdataset),
+    "webdataset of JSON": Kind(write_objects, counts=TWO),
     "hub": Kind(write_to_hub, spec="hf:somebody/prompts#prompt", counts=TWO),
     "phrases": Kind(write_phrases, spec="phrases:clip-interrogator"),
     "images": Kind(write_images, spec="images:{path}", holds_bad_bytes=False),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 import os
+import tarfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -111,6 +112,31 @@ def linked_device(folder: Path) -> str:
     return str(path)
 
 
+def archive_with(kind: bytes, **fields: object) -> Callable[[Path], str]:
+    """A WebDataset with a good sample and a header of a kind of tar."""
+
+    def make(folder: Path) -> str:
+        path = folder / "shard.tar"
+        header = tarfile.TarInfo("1.txt")
+        header.type = kind
+        for field, value in fields.items():
+            setattr(header, field, value)
+        good = tarfile.TarInfo("0.txt")
+        good.size = 12
+        content = b"a lighthouse".ljust(tarfile.BLOCKSIZE, b"\0")
+        blocks = (good.tobuf(), content, header.tobuf(tarfile.GNU_FORMAT), bytes(1024))
+        path.write_bytes(b"".join(blocks))
+        return str(path)
+
+    return make
+
+
+def packed_archive(folder: Path) -> str:
+    """A gigabyte of zeros in a megabyte, under the name of a plain archive."""
+    path = Path(zeros(folder))
+    return str(path.rename(folder / "shard.tar"))
+
+
 CORPORA: dict[str, HostileCorpus] = {
     "short-lines": HostileCorpus(
         many_short_lines, "keeps the reader busy with millions of short lines", (20,)
@@ -130,6 +156,16 @@ CORPORA: dict[str, HostileCorpus] = {
     ),
     "pipe": HostileCorpus(pipe, "never ends and never answers"),
     "device": HostileCorpus(linked_device, "is a device without an end"),
+    "archive-link": HostileCorpus(
+        archive_with(tarfile.SYMTYPE, linkname="/etc/passwd"), "names a file of the machine"
+    ),
+    "archive-claims": HostileCorpus(
+        archive_with(tarfile.REGTYPE, size=1 << 36), "claims a sample of 64 GiB"
+    ),
+    "archive-names": HostileCorpus(
+        archive_with(tarfile.GNUTYPE_LONGNAME, size=1 << 33), "claims a name of 8 GiB"
+    ),
+    "archive-packed": HostileCorpus(packed_archive, "expands a thousandfold"),
     "parquet-names": HostileCorpus(
         parquet_with_damaged_names, "has column names that are no UTF-8"
     ),

@@ -111,6 +111,16 @@ RULES = (
         "XML",
     ),
     Rule(
+        ("tarfile.open", "as_streaming_dataset"),
+        ("indexer/readers/webdatasets.py",),
+        "archives, and the library `datasets`",
+    ),
+    Rule(
+        ("load_dataset", "load_dataset_builder", "load_from_disk"),
+        (NOWHERE,),
+        "the ways of `datasets` to load, which ask servers and follow paths in files",
+    ),
+    Rule(
         ("Image.open", "PIL.Image.open"),
         ("ensemble/training/image_batches.py",),
         "pictures, which `imprompt.images.image_opening` opens",

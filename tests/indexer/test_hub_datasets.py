@@ -271,9 +271,9 @@ class TestFromTheHub:
 
     def test_a_data_set_of_other_things(self, cache: Path) -> None:
         """A data set without a table is refused with what it has."""
-        fill_cache(cache, REPO, {"README.md": b"", "images.tar": b"", "loader.py": b""})
+        fill_cache(cache, REPO, {"README.md": b"", "images.rar": b"", "loader.py": b""})
         with pytest.raises(
-            CorpusError, match=r"no data file of a kind that can be read; it has: \.py, \.tar"
+            CorpusError, match=r"no data file of a kind that can be read; it has: \.py, \.rar"
         ):
             parse_corpus(f"hf:{REPO}", offline=True)
 
