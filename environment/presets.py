@@ -48,6 +48,7 @@ PRESETS = {
     Preset.CLIP: PresetParts(
         encoder="ViT-H-14/laion2b_s32b_b79k",
         corpus="diffusiondb-2m",
-        described="Preset clip: ViT-H-14/laion2b_s32b_b79k over diffusiondb-2m.",
+        described="Preset clip: ViT-H-14/laion2b_s32b_b79k over diffusiondb-2m. Use a GPU: without "
+        "one it takes days. `--preset clip-small` takes hours.",
     ),
 }
