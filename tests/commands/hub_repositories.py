@@ -20,8 +20,9 @@ BLIP = "Salesforce/blip-image-captioning-large"
 OFA = "OFA-Sys/ofa-large-caption"
 BACKBONE = "test_vit.r160_in1k"
 """The smallest architecture of timm that is published, 0.4 million weights, in its real size."""
-DIFFUSIONDB = "poloclub/diffusiondb"
-PROMPTS = "someone/prompts"
+DIFFUSIONDB = "datasets/poloclub/diffusiondb"
+PROMPTS = "datasets/someone/prompts"
+PACK = "datasets/someone/pack"
 
 SMALL_VIT_H = """
 import importlib.machinery, os, sys
@@ -56,10 +57,10 @@ def shrink_vit_h(folder: Path) -> dict[str, str]:
     return {"PYTHONPATH": str(folder), "SMALL_MODELS": str(folder / "models")}
 
 
-def fill_hub(hub: FakeHub, folder: Path) -> None:
-    """Put all repositories on the hub: what is large in them goes through its CDN."""
-    for repo, write in WRITERS.items():
-        for path in sorted(write(folder / repo).rglob("*")):
+def fill_hub(hub: FakeHub, folder: Path, *repos: str) -> None:
+    """Put repositories on the hub, all or some; what is large in them goes through its CDN."""
+    for repo in repos or WRITERS:
+        for path in sorted(WRITERS[repo](folder / repo).rglob("*")):
             if path.is_file():
                 name = f"{repo}/{path.relative_to(folder / repo).as_posix()}"
                 hub.files[name] = path.read_bytes()
@@ -67,11 +68,24 @@ def fill_hub(hub: FakeHub, folder: Path) -> None:
                     hub.large.add(name)
 
 
+def build_lite(folder: Path) -> None:
+    """Build an index of two prompts with the built-in encoder, in `folder`/index."""
+    from imprompt.encoders.lite import load_lite
+    from imprompt.encoders.registry import output_encoder
+    from imprompt.indexer.build import build_index
+    from imprompt.indexer.readers.sources import parse_corpus
+
+    folder.mkdir()
+    (folder / "few.txt").write_text("a red fox\na blue lake\n", "utf-8")
+    pair = load_lite()
+    corpus = parse_corpus(str(folder / "few.txt"))
+    build_index(folder / "index", [corpus], pair, extra=[output_encoder(pair)])
+
+
 def _write_clip(folder: Path) -> Path:
     from tests.encoders.clip_models import write_model
 
-    write_model(folder, "eos-pool", preprocess=False)
-    return folder
+    return write_model(folder, "eos-pool", preprocess=False)
 
 
 def _write_other_clip(folder: Path) -> Path:
@@ -135,12 +149,25 @@ def _write_prompts(folder: Path) -> Path:
     return folder
 
 
+def _write_pack(folder: Path) -> Path:
+    from imprompt.store.index_version import open_version
+    from imprompt.store.packs.packing import pack_version
+    from tests.indexer.small_index import build_small
+
+    folder.mkdir(parents=True)
+    (built := folder.parent / "built").mkdir()
+    with open_version(build_small(built)) as version:
+        pack_version(version, folder / "small.imprompt")
+    return folder
+
+
 WRITERS: dict[str, Callable[[Path], Path]] = {
     CLIP: _write_clip,
     OTHER_CLIP: _write_other_clip,
     BLIP: _write_blip,
     OFA: _write_ofa,
     f"timm/{BACKBONE}": _write_backbone,
-    f"datasets/{DIFFUSIONDB}": _write_diffusiondb,
-    f"datasets/{PROMPTS}": _write_prompts,
+    DIFFUSIONDB: _write_diffusiondb,
+    PROMPTS: _write_prompts,
+    PACK: _write_pack,
 }

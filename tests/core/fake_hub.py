@@ -28,7 +28,7 @@ class FakeHub:
     `cut` breaks the next connections off after so many bytes of content, `stall` sends so many and
     falls silent, `status` answers with a status and an error code, `hang_s` is silent for so long
     before the content (`hang_head`: before the headers, too), `lie` states another digest, the
-    first byte of the next `wrong` contents is another one.
+    first byte of the next `wrong` large contents is another one.
     `passing` refuses the next requests with a status and headers, `refuse_content` the next
     contents,
     `headers` go with each refusal. `after_head` is called once, after the next headers. `seen`
@@ -37,8 +37,8 @@ class FakeHub:
     With `cdn` large files are redirected to a second port, as the hub does: the answer of the first
     names the file's size and digest. `tokens` are the known ones, each with the `gated`
     repositories that it may read; any other token is refused, for public files too. Without
-    `tokens` nobody looks at them. `sent` lists (where, token) of every request, where being "hub"
-    or "cdn".
+    `tokens` nobody looks at them. `sent` lists where each request of `seen` went, "hub" or "cdn",
+    and the token in it.
 
     Listings (`api/models/…`, `api/datasets/…`) are made from `files`, unless one of that name is
     among them.
@@ -187,6 +187,9 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _answer(self, *, content: bool) -> None:
         hub = self.hub
+        if self.path.startswith("/api/agent-harnesses"):  # the hub's library, once a cache
+            self._headers(404, {"Content-Length": "0"})
+            return
         if hub.passing:
             status, headers = hub.passing.pop(0)
             self._headers(status, {"Content-Length": "0", **headers})
@@ -224,7 +227,7 @@ class _Handler(BaseHTTPRequestHandler):
             )
             self._called()
             return
-        self._send(body, {"X-Repo-Commit": commit, "ETag": f'"{digest}"'}, content=content)
+        self._send(name, body, {"X-Repo-Commit": commit, "ETag": f'"{digest}"'}, content=content)
 
     def _listing(self, path: str) -> bytes | None:
         """Return what the hub says of a repository's files; None where it has no such one."""
@@ -253,13 +256,13 @@ class _Handler(BaseHTTPRequestHandler):
             return None
         return (403 if token else 401), {"X-Error-Code": "GatedRepo"}
 
-    def _send(self, body: bytes, said: dict[str, str], *, content: bool) -> None:
+    def _send(self, name: str, body: bytes, said: dict[str, str], *, content: bool) -> None:
         """Send a file, or the part of it that is asked for, with the failures that are set."""
         hub = self.hub
         if content and hub.refuse_content:
             self._headers(hub.refuse_content.pop(0), {"Content-Length": "0"})
             return
-        if content and hub.wrong:
+        if content and hub.wrong and name in hub.large:
             hub.wrong -= 1
             body = bytes([body[0] ^ 1]) + body[1:]
         start = (
@@ -272,7 +275,7 @@ class _Handler(BaseHTTPRequestHandler):
             said["Content-Range"] = f"bytes {start}-{len(body) - 1}/{len(body)}"
         self._headers(206 if start else 200, said)
         self._called()
-        if content and hub.stall:
+        if content and 0 < hub.stall < len(body):
             self.wfile.write(body[start : start + hub.stall])
             self.wfile.flush()
             hub.stalled.set()
@@ -306,4 +309,4 @@ class _Cdn(_Handler):
             self._headers(400, {"Content-Length": "0"})
             return
         revision, _, name = unquote(self.path).lstrip("/").partition("?")[0].partition("/")
-        self._send(hub.older.get(revision, hub.files)[name], {}, content=content)
+        self._send(name, hub.older.get(revision, hub.files)[name], {}, content=content)
