@@ -30,9 +30,9 @@ test-slow: $(VENV)/.test
 test-ofa: $(VENV)/.test .venv-ofa/.modelscope
 	PYTHONPATH=.venv-ofa $(PY) -m pytest tests/ensemble/ofa/parity_modelscope.py
 
-# The clients that people have, in an environment of their own: clip-retrieval asks for numpy < 2, its client module for requests alone.
-test-clients: $(VENV)/.test .venv-clients/.installed
-	$(PY) -m pytest tests/server/clients/real_clients.py tests/integrations/real_gradio.py
+# The clients that people have, in an environment of their own: clip-retrieval asks for numpy < 2, its client module for requests alone. And a server of chat completions, for which imprompt is the client.
+test-clients: $(VENV)/.test .venv-clients/.installed .venv-clients/transformers-serve/.installed
+	$(PY) -m pytest tests/server/clients/real_clients.py tests/integrations/real_gradio.py tests/ensemble/real_chat_server.py
 
 # The wheel for GPUs runs without one: it falls back, answers as faiss-cpu does, and has the names that are called on a GPU.
 test-faiss-gpu: $(VENV)/.test .venv-faiss-gpu/.installed
@@ -125,6 +125,11 @@ $(VENV)/.test: pyproject.toml constraints.txt | $(PY)
 	@.venv-clients/gradio3/bin/python -m pip install --quiet --disable-pip-version-check 'gradio==3.41.2' 'huggingface-hub<1' 'pydantic<2' 'httpx<0.28' 'numpy<2' 'pillow<11' 'matplotlib<3.9'
 	@$(PYTHON) -m venv .venv-clients/gradio4
 	@.venv-clients/gradio4/bin/python -m pip install --quiet --disable-pip-version-check 'gradio==4.40.0' 'huggingface-hub<1' 'pydantic<2.11' 'fastapi<0.113' 'starlette<0.40'
+	@touch $@
+
+# What `transformers serve` needs beside the packages of the tests, in which it runs.
+.venv-clients/transformers-serve/.installed: | $(VENV)/.test .venv-clients/.installed
+	@$(PIP) --no-deps --target .venv-clients/transformers-serve accelerate==1.15.0 distro==1.9.0 jiter==0.19.0 openai==3.57.0 sniffio==1.3.1
 	@touch $@
 
 clean:

@@ -1,14 +1,17 @@
-"""ONNX Runtime, which computes `lite`: graphs of this package with weights from other files.
+"""ONNX Runtime, which computes `lite` (`Graph`) and taggers of strangers (`ForeignGraph`).
 
-A graph has the shapes of its weights and none of their numbers. `graphs/write_graphs.py` writes
-them.
+A graph of this package has the shapes of its weights and none of their numbers, which come from
+other files. `graphs/write_graphs.py` writes them.
 """
 
 from __future__ import annotations
 
 import os
+import tempfile
 from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
+from threading import Timer
 from typing import Any
 
 import numpy as np
@@ -19,6 +22,7 @@ from imprompt.core.device_names import nvidia_driver
 from imprompt.core.errors import EncoderError, WeightsMissing, WeightsRejected, first_line
 from imprompt.core.hub.fetch import Announce
 from imprompt.core.pip_lines import pip_install
+from imprompt.core.text import size_text
 from imprompt.core.values import Vectors
 from imprompt.encoders.memory import out_of_memory
 
@@ -26,6 +30,15 @@ GRAPHS = Path(__file__).with_name("graphs")
 OLDEST = Version("1.24")
 """The oldest version that the tests were run with; 1.22 lacks an operator of MiniLM's graph."""
 
+MAX_FILE_BYTES = 2 << 30
+"""Of a foreign graph, which is one protobuf message; those cannot be longer."""
+MAX_MEMORY_BYTES = 6 << 30
+"""Of all foreign graphs together, weights and activations."""
+TIME_LIMIT_S = 300.0
+"""Of one call of a foreign graph."""
+
+_ARENA = "BFCArena"
+"""In the message of the allocator that has a limit."""
 _CUDA = "CUDAExecutionProvider"
 _PROCESSOR = "CPUExecutionProvider"
 
@@ -54,13 +67,7 @@ class Graph:
         on_cuda: bool = False,
     ) -> None:
         runtime = import_onnxruntime()
-        options = runtime.SessionOptions()
-        options.intra_op_num_threads = n_threads()
-        options.log_severity_level = 4
-        # Plans of memory are kept for every shape, and texts come in hundreds of shapes.
-        options.enable_mem_pattern = False
-        # Threads that wait in a loop for the next call take the processor from everything else.
-        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        options = _session_options(runtime)
         values = [runtime.OrtValue.ortvalue_from_numpy(tensor) for tensor in tensors.values()]
         try:
             options.add_external_initializers(list(tensors), values)
@@ -98,6 +105,116 @@ class Graph:
                 raise MemoryError(first_line(error)) from error
             raise EncoderError(f"ONNX Runtime fails: {first_line(error)}.") from error
         return rows
+
+
+class ForeignGraph:
+    """A network of a stranger, with its weights, in one file: one float32 input, any outputs.
+
+    Its operators are ONNX Runtime's own. It reads no other file, takes at most `MAX_MEMORY_BYTES`,
+    and a call ends after `TIME_LIMIT_S`. `input_shape` is as it states it: a number, or None where
+    the size is free.
+
+    Args:
+        path: of the file.
+        hint: the remedy, for errors.
+        on_cuda: compute on the first CUDA device; `device` tells whether that was possible.
+
+    Raises:
+        EncoderError: ONNX Runtime cannot be loaded, or is too old.
+        WeightsMissing: the file cannot be read.
+        WeightsRejected: it is too large, damaged, or not such a network.
+    """
+
+    def __init__(self, path: Path, *, hint: str, on_cuda: bool = False) -> None:
+        self._path, self._hint = path, hint
+        runtime = import_onnxruntime()
+        try:
+            if path.stat().st_size > MAX_FILE_BYTES:
+                raise self._rejected(f"is longer than {MAX_FILE_BYTES:,} bytes")
+            content = path.read_bytes()
+        except OSError as error:
+            raise WeightsMissing(
+                f"{path} cannot be read: {error.strerror}.", path=path, hint=hint
+            ) from error
+        _bound_memory()
+        options = _session_options(runtime)
+        options.add_session_config_entry("session.use_env_allocators", "1")
+        providers: list[Any] = [_PROCESSOR]
+        if on_cuda:
+            providers.insert(0, (_CUDA, {"gpu_mem_limit": str(MAX_MEMORY_BYTES)}))
+        # Tensors in other files are looked for below this folder, and nowhere else.
+        with tempfile.TemporaryDirectory() as empty:
+            options.add_session_config_entry(
+                "session.model_external_initializers_file_folder_path", empty
+            )
+            try:
+                # Folding computes constants before any limit holds.
+                self._session = runtime.InferenceSession(
+                    content, options, providers=providers, disabled_optimizers=["ConstantFolding"]
+                )
+            except Exception as error:  # the library's exceptions have no common class
+                raise self._rejected(f"cannot be loaded: {first_line(error)}") from error
+        inputs = self._session.get_inputs()
+        if len(inputs) != 1 or inputs[0].type != "tensor(float)":
+            raise self._rejected("does not have one input of float32")
+        self._input = inputs[0].name
+        self.input_shape = tuple(
+            size if isinstance(size, int) else None for size in inputs[0].shape or ()
+        )
+        self.device = "cuda" if self._session.get_providers()[0] == _CUDA else "cpu"
+
+    def __call__(self, batch: NDArray[np.float32]) -> NDArray[Any]:
+        """Return the network's first output for a batch; safe between threads.
+
+        Raises:
+            WeightsRejected: it needs more memory or time than it may take, or fails.
+        """
+        run = import_onnxruntime().RunOptions()
+        run.log_severity_level = 4
+        timer = Timer(TIME_LIMIT_S, setattr, (run, "terminate", True))
+        timer.daemon = True
+        timer.start()
+        try:
+            output = self._session.run(None, {self._input: batch}, run)[0]
+        except Exception as error:  # the library's exceptions have no common class
+            if run.terminate:
+                raise self._rejected(f"takes longer than {TIME_LIMIT_S:g} s") from error
+            if _ARENA in str(error):
+                raise self._rejected(
+                    f"needs more than {size_text(MAX_MEMORY_BYTES)} of memory"
+                ) from error
+            raise self._rejected(f"cannot be computed: {first_line(error)}") from error
+        finally:
+            timer.cancel()
+        if not isinstance(output, np.ndarray):
+            raise self._rejected("does not compute an array")
+        return output
+
+    def _rejected(self, what: str) -> WeightsRejected:
+        return WeightsRejected(f"{self._path} {what}.", path=self._path, hint=self._hint)
+
+
+def _session_options(runtime: Any) -> Any:
+    options = runtime.SessionOptions()
+    options.intra_op_num_threads = n_threads()
+    options.log_severity_level = 4
+    # Plans of memory are kept for every shape, and texts come in hundreds of shapes.
+    options.enable_mem_pattern = False
+    # Threads that wait in a loop for the next call take the processor from everything else.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    return options
+
+
+@cache
+def _bound_memory() -> None:
+    """Let this process have one allocator with a limit, for the sessions that ask for it."""
+    runtime = import_onnxruntime()
+    place = runtime.OrtMemoryInfo(
+        "Cpu", runtime.OrtAllocatorType.ORT_ARENA_ALLOCATOR, 0, runtime.OrtMemType.DEFAULT
+    )
+    as_asked = 1  # or it grows by doubling
+    limits = runtime.OrtArenaCfg({"max_mem": MAX_MEMORY_BYTES, "arena_extend_strategy": as_asked})
+    runtime.create_and_register_allocator(place, limits)
 
 
 def import_onnxruntime() -> Any:

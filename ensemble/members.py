@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from imprompt.ensemble.interrogator.library_modes import LibraryModes
     from imprompt.ensemble.interrogator.phrase_lists import PhraseLists
     from imprompt.ensemble.ofa.captioner import OfaCaptioner
+    from imprompt.ensemble.tagger import Tagger
     from imprompt.store.open_index import OpenIndex
 
 OFA_SOURCE = "OFA-Sys/ofa-large-caption"
@@ -213,19 +214,16 @@ def _load_ofa(pool: MemberPool) -> EnsembleMember:
 
 
 def _load_caption(pool: MemberPool) -> EnsembleMember:
-    from imprompt.ensemble.chat_completions import CHAT_PREFIX, ChatCaptioner
-    from imprompt.ensemble.image_to_text import ImageToText
+    from imprompt.ensemble.caption_sources import load_captioner
 
-    source = pool.blend_config.sources.get("caption", CAPTION_SOURCE)
-    kind = ChatCaptioner if source.startswith(CHAT_PREFIX) else ImageToText
-    load = partial(kind.load, style=pool.blend_config.caption_style)
+    load = partial(load_captioner, style=pool.blend_config.caption_style)
     return _caption_member(pool, "caption", load, default=CAPTION_SOURCE)
 
 
 def _caption_member(
     pool: MemberPool,
     name: str,
-    load: Callable[..., ChatCaptioner | ImageToText | OfaCaptioner],
+    load: Callable[..., ChatCaptioner | ImageToText | OfaCaptioner | Tagger],
     *,
     default: str,
 ) -> EnsembleMember:

@@ -168,13 +168,15 @@ def _member_need(name: str, blend_config: BlendConfig) -> Need:
 
         return _model_need(title, blend_config.sources.get(name, OFA_SOURCE), ofa_files)
     if name == "caption":
+        from imprompt.ensemble.caption_sources import wanted_files as caption_files
         from imprompt.ensemble.chat_completions import CHAT_PREFIX
-        from imprompt.ensemble.image_to_text import wanted_files as caption_files
+        from imprompt.ensemble.tagger import is_tagger
 
         source = blend_config.sources.get(name, CAPTION_SOURCE)
         if source.startswith(CHAT_PREFIX):  # a server has the model
             return Need(title)
-        return _model_need(title, source, partial(caption_files, style=blend_config.caption_style))
+        files = partial(caption_files, style=blend_config.caption_style)
+        return _model_need(title, source, files, extra="" if is_tagger(source) else "ofa")
     if name == "interrogator":
         return Need(title, extra="interrogator")
     if name != "knn":  # which reads only the index
@@ -182,8 +184,10 @@ def _member_need(name: str, blend_config: BlendConfig) -> Need:
     return Need(title)
 
 
-def _model_need(title: str, source: str, files: Callable[[str], Sequence[Wanted]]) -> Need:
+def _model_need(
+    title: str, source: str, files: Callable[[str], Sequence[Wanted]], *, extra: str = "ofa"
+) -> Need:
     folder = Path(source).expanduser()
     if folder.is_dir():
-        return Need(title, extra="ofa", local=(folder,))
-    return Need(title, extra="ofa", wanted=lambda: files(source))
+        return Need(title, extra=extra, local=(folder,))
+    return Need(title, extra=extra, wanted=lambda: files(source))

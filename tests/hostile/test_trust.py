@@ -74,6 +74,11 @@ RULES = (
         "pickled checkpoints",
     ),
     Rule(
+        ("runtime.InferenceSession", "onnxruntime.InferenceSession"),
+        ("encoders/onnx_runtime.py",),
+        "networks in ONNX",
+    ),
+    Rule(
         ("load_file", "safetensors.safe_open"),
         ("encoders/", "ensemble/vit/vit_checkpoint.py"),
         "tensors",

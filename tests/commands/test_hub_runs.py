@@ -1,0 +1,407 @@
+"""All commands that fetch, as processes, against a hub on the loopback interface.
+
+The hub keeps large files on another port, its CDN, and knows the user's token. Its repositories
+are small ones under the real names, written by the libraries that read them: ViT-H-14 itself would
+have four gigabytes, so in these processes open_clip's configuration of that name is a small network
+(see `tests.commands.hub_repositories`). All else is the real command: names, files, requests.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.commands.hub_repositories import (
+    BACKBONE,
+    BLIP,
+    CLIP,
+    DIFFUSIONDB,
+    OFA,
+    OTHER_CLIP,
+    PACK,
+    PROMPTS,
+    build_lite,
+    fill_hub,
+    shrink_vit_h,
+)
+from tests.conftest import Done
+from tests.core.fake_hub import FakeHub
+from tests.ensemble.vit.drawings import drawn_pairs
+from tests.server.processes import ask, started, until_ready
+
+ROOT = Path(__file__).resolve().parents[2]
+TOKEN = "hf_of_the_user"  # noqa: S105 for a hub of the tests
+REPO = "someone/clip"
+WEIGHTS = f"{REPO}/open_clip_model.safetensors"
+DEAD = "http://127.0.0.1:9"
+
+
+@dataclass
+class Machine:
+    """A user's machine: an empty cache, a token, and the hub that it asks."""
+
+    folder: Path
+    address: str
+    environment: dict[str, str] = field(default_factory=dict)
+    token: str = TOKEN
+
+    @property
+    def variables(self) -> dict[str, str]:
+        inherited = {name: value for name, value in os.environ.items() if name not in _NOT_PASSED}
+        own = {
+            "HF_HOME": str(self.folder / "hf"),
+            "XDG_CACHE_HOME": str(self.folder / "cache"),
+            "HF_ENDPOINT": self.address,
+            "HF_TOKEN": self.token,
+            "NO_PROXY": "127.0.0.1",
+        }
+        return {**inherited, **own, **self.environment}
+
+    def command(self, *words: str | Path) -> list[str]:
+        return [sys.executable, "cli.py", *map(str, words)]
+
+    def run(self, *words: str | Path) -> Done:
+        done = subprocess.run(
+            self.command(*words),
+            cwd=ROOT,
+            env=self.variables,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        return Done(done.returncode, done.stdout, done.stderr)
+
+    def fetched(self, name: str) -> list[Path]:
+        """Files of a name in the hub's cache."""
+        return sorted((self.folder / "hf").rglob(name))
+
+
+_NOT_PASSED = ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE", "PYTHONDONTWRITEBYTECODE")
+"""Compiled modules are kept for the next process: they halve the start of one that needs torch."""
+
+
+@pytest.fixture
+def hub(tiny_clip: Path) -> Iterator[FakeHub]:
+    """A hub with one repository, whose weights lie on its CDN."""
+    with FakeHub(cdn=True, tokens={TOKEN: set()}) as served:
+        served.files |= {f"{REPO}/{path.name}": path.read_bytes() for path in tiny_clip.iterdir()}
+        served.large.add(WEIGHTS)
+        yield served
+
+
+@pytest.fixture
+def machine(hub: FakeHub, tmp_path: Path) -> Machine:
+    return Machine(tmp_path, hub.address)
+
+
+def ranges(hub: FakeHub) -> set[int]:
+    """Where the contents began of which only the rest was asked for."""
+    return {int(asked.removeprefix("bytes=").rstrip("-")) for _, _, asked in hub.seen if asked}
+
+
+def places_asked(hub: FakeHub) -> set[str]:
+    """The hub and its CDN, as far as they were asked: the first with the token, the other without.
+
+    One request of the hub's library's own is no request for a file.
+    """
+    asked = [
+        (where, token)
+        for (where, token), (_, path, _) in zip(hub.sent, hub.seen, strict=True)
+        if "agent-harnesses" not in path
+    ]
+    assert all(token == (f"Bearer {TOKEN}" if where == "hub" else "") for where, token in asked)
+    return {where for where, _ in asked}
+
+
+def test_a_token_goes_to_the_hub_and_not_to_its_cdn(hub: FakeHub, machine: Machine) -> None:
+    """The content comes from another port, is checked, and is then found without a request."""
+    done = machine.run("prefetch", f"hf-hub:{REPO}")
+    assert done.code == 0, done.err
+    (path,) = machine.fetched("open_clip_model.safetensors")
+    assert path.read_bytes() == hub.files[WEIGHTS]
+    assert places_asked(hub) == {"hub", "cdn"}
+    hub.seen.clear()
+    assert machine.run("prefetch", f"hf-hub:{REPO}", "--offline").code == 0
+    assert not hub.seen
+
+
+@pytest.mark.slow
+class TestFailures:
+    """What goes wrong on the way, as the user of a command meets it."""
+
+    @pytest.mark.parametrize("refusal", [(429, {"Retry-After": "1"}), (503, {})])
+    def test_a_busy_hub_is_asked_again(
+        self, hub: FakeHub, machine: Machine, refusal: tuple[int, dict[str, str]]
+    ) -> None:
+        """The command succeeds, and says that it waited."""
+        hub.passing = [refusal]
+        done = machine.run("prefetch", f"hf-hub:{REPO}")
+        assert done.code == 0, done.err
+        assert f"answered {refusal[0]}; trying again in 1 s (1 of 3)." in " ".join(done.err.split())
+
+    def test_refused_content_is_asked_for_again(self, hub: FakeHub, machine: Machine) -> None:
+        hub.refuse_content = [503]
+        done = machine.run("prefetch", f"hf-hub:{REPO}")
+        assert done.code == 0, done.err
+        assert "answered 503; trying again in" in " ".join(done.err.split())
+
+    def test_a_cut_transfer_is_resumed(self, hub: FakeHub, machine: Machine) -> None:
+        """By one command, after the ten megabytes that were written."""
+        hub.files[WEIGHTS] = os.urandom(12 << 20)
+        hub.files[f"{REPO}/open_clip_config.json"] = CONFIG
+        hub.cut = [1 << 20, 11 << 20]  # the configuration is shorter
+        done = machine.run("prefetch", f"hf-hub:{REPO}")
+        assert done.code == 0, done.err
+        assert ranges(hub) == {10 << 20}
+        (path,) = machine.fetched("open_clip_model.safetensors")
+        assert path.read_bytes() == hub.files[WEIGHTS]
+
+    def test_a_stalled_transfer_is_resumed(self, hub: FakeHub, machine: Machine) -> None:
+        """Once nothing has come for as long as HF_HUB_DOWNLOAD_TIMEOUT says."""
+        hub.files[WEIGHTS] = os.urandom(12 << 20)
+        hub.stall = 11 << 20
+        machine.environment["HF_HUB_DOWNLOAD_TIMEOUT"] = "2"
+        words = machine.command("prefetch", f"hf-hub:{REPO}")
+        with subprocess.Popen(
+            words, cwd=ROOT, env=machine.variables, stderr=subprocess.PIPE, text=True
+        ) as process:
+            assert hub.stalled.wait(60)
+            hub.stall = 0
+            err = process.communicate()[1]
+        hub.released.set()
+        assert process.returncode == 0, err
+        assert ranges(hub) == {10 << 20}
+        (path,) = machine.fetched("open_clip_model.safetensors")
+        assert path.read_bytes() == hub.files[WEIGHTS]
+
+    def test_wrong_bytes_are_thrown_away(self, hub: FakeHub, machine: Machine) -> None:
+        """The exit code says it, nothing of it is in the cache, and the next run is right."""
+        fill_hub(hub, machine.folder / "repositories", DIFFUSIONDB)
+        hub.wrong = 1
+        index = machine.folder / "index"
+        words = ("build-index", "--corpus", "diffusiondb-2m", "--index", index)
+        done = machine.run(*words)
+        assert done.code == 42
+        assert "metadata.parquet of poloclub/diffusiondb is corrupt: checksum mismatch" in done.err
+        assert not machine.fetched("metadata.parquet")
+        assert machine.run(*words).code == 0
+
+    def test_a_gate(self, hub: FakeHub, machine: Machine) -> None:
+        """No token, one without access, an unknown one, and then one with access."""
+        hub.gated.add(REPO)
+        heard = {}
+        for token in ("", TOKEN, "hf_expired"):
+            machine.token = token
+            done = machine.run("prefetch", f"hf-hub:{REPO}")
+            assert (done.code, machine.fetched("open_clip*")) == (3, [])
+            heard[token] = " ".join(done.err.split())
+        page = f"{hub.address}/{REPO}"
+        assert f"Accept the licence on {page}, then run `hf auth login`" in heard[""]
+        assert f"Accept the licence on {page} with the account of your token" in heard[TOKEN]
+        assert "does not accept your token" in heard["hf_expired"]
+        hub.tokens[TOKEN].add(REPO)
+        machine.token = TOKEN
+        assert machine.run("prefetch", f"hf-hub:{REPO}").code == 0
+
+    def test_a_bad_token_and_a_public_repository(self, hub: FakeHub, machine: Machine) -> None:
+        machine.token = "hf_expired"  # noqa: S105
+        done = machine.run("prefetch", f"hf-hub:{REPO}")
+        assert done.code == 3
+        assert "Public files need no token." in " ".join(done.err.split())
+
+    def test_main_moves_between_two_files(self, hub: FakeHub, machine: Machine) -> None:
+        """Both files are of the commit that the first answer named."""
+        old = dict(hub.files)
+        hub.after_head = lambda: hub.push({name: content + b" " for name, content in old.items()})
+        assert machine.run("prefetch", f"hf-hub:{REPO}").code == 0
+        paths = [*machine.fetched("open_clip_config.json"), *machine.fetched("*.safetensors")]
+        assert [path.read_bytes() for path in paths] == [
+            old[f"{REPO}/{path.name}"] for path in paths
+        ]
+        assert len({path.parent for path in paths}) == 1
+
+    def test_a_hub_that_is_not_there(self, machine: Machine) -> None:
+        """One line, with what to do by hand."""
+        machine.address = DEAD
+        done = machine.run("prefetch", f"hf-hub:{REPO}")
+        assert done.code == 3
+        assert f"Fetch {DEAD}/someone/clip/resolve/main/" in " ".join(done.err.split())
+
+
+CONFIG = b'{"model_cfg": {"embed_dim": 8, "vision_cfg": {}, "text_cfg": {}}}'
+
+
+@dataclass
+class World:
+    """What the commands work on, and what is left of them: their outputs and requests."""
+
+    hub: FakeHub
+    folder: Path
+    machines: dict[str, Machine]
+    outputs: dict[str, Any] = field(default_factory=dict)
+    fetched: dict[str, set[str]] = field(default_factory=dict)
+
+    def run(self, name: str, machine: str, *words: str | Path, out: Path | None = None) -> None:
+        """Run a command that must succeed; keep what it answers, or the file that it writes."""
+        self.hub.seen.clear()
+        self.hub.sent.clear()
+        done = self.machines[machine].run(*words)
+        assert done.code == 0, f"{words}: {done.err}"
+        self.note(name)
+        if out is not None:
+            self.outputs[name] = out.read_bytes()
+        elif "--json" in words:
+            self.outputs[name] = [comparable(line) for line in done.lines]
+        else:
+            self.outputs[name] = ""
+
+    def serve(self, name: str, machine: str, index: Path, *options: str) -> None:
+        """Start a server, ask it one thing, and keep what it answers."""
+        self.hub.seen.clear()
+        self.hub.sent.clear()
+        with pytest.MonkeyPatch.context() as patch:
+            for variable in _NOT_PASSED:
+                patch.delenv(variable, raising=False)
+            for variable, value in self.machines[machine].variables.items():
+                patch.setenv(variable, value)
+            with started(index, index.with_suffix(".log"), *options) as (process, port):
+                until_ready(port, process)
+                status, answer = ask(port, "/v1/search", {"text": "a castle"})
+        assert status == 200
+        self.note(name)
+        self.outputs[name] = comparable(answer)
+
+    def note(self, name: str) -> None:
+        """Keep the repositories that were asked for files or for a list of them."""
+        places_asked(self.hub)
+        self.fetched[name] = {
+            match[1] for _, path, _ in self.hub.seen if (match := _REPOSITORY.match(path))
+        }
+
+
+_REPOSITORY = re.compile(r"/(?:api/)?((?:datasets/)?[^/]+/[^/]+)/(?:resolve|revision)/")
+
+
+def comparable(answer: Any) -> Any:
+    """An answer without what differs from run to run: times, and versions named by them."""
+    if isinstance(answer, dict):
+        return {key: comparable(value) for key, value in answer.items() if key not in _OF_A_RUN}
+    return [comparable(value) for value in answer] if isinstance(answer, list) else answer
+
+
+_OF_A_RUN = ("seconds", "version", "created", "files", "machine", "folders", "index")
+"""Of a manifest the hashes of all vectors remain; of a diagnosis the models and their files."""
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
+    """A hub with all repositories, and machines on which open_clip's ViT-H-14 is small."""
+    folder = tmp_path_factory.mktemp("world")
+    shrunk = shrink_vit_h(folder / "shrunk")
+    with FakeHub(cdn=True, tokens={TOKEN: set()}) as hub:
+        fill_hub(hub, folder / "repositories")
+        machines = {
+            name: Machine(folder / name, hub.address, shrunk) for name in ("one", "two", "three")
+        }
+        drawn_pairs(folder / "pairs", each=1)
+        build_lite(folder / "lite")
+        (folder / "pictures").mkdir()
+        for name in ("0000.png", "0011.png"):
+            shutil.copy(folder / "pairs" / name, folder / "pictures" / name)
+        yield World(hub, folder, machines)
+
+
+def run_all(world: World, folder: Path, *options: str) -> None:
+    """Run all commands that fetch, with the files that they write in a new folder.
+
+    What the second and the third machine need, they have to fetch again.
+    """
+    folder.mkdir()
+    pictures, clip, other = world.folder / "pictures", folder / "clip", folder / "other"
+    run = world.run
+    to_clip: list[str | Path] = ["--json", "--index", clip, *options]
+    to_other: list[str | Path] = ["--json", "--index", other, *options]
+    run("preset", "one", "build-index", "--preset", "clip", *to_clip)
+    run("prefetch", "one", "prefetch", "caption", *options)
+    submission = folder / "submission.csv"
+    words: list[str | Path] = ["submit", pictures, "--blend", "notebook", "--out", submission]
+    run("submit", "one", *words, *to_clip, out=submission)
+    encoder = f"hf-hub:{OTHER_CLIP}"
+    corpus = "hf:someone/prompts"
+    run("hf:", "one", "build-index", "--encoder", encoder, "--corpus", corpus, *to_other)
+    tower = folder / "tower.safetensors"
+    pairs = world.folder / "pairs" / "pairs.parquet"
+    words = ["train", "--backbone", BACKBONE, "--pairs", pairs, "--epochs", "1", "--out", tower]
+    run("train", "one", *words, *options, out=tower)
+    asked = ("query", pictures / "0000.png", "--ignore-metadata")
+    run("query", "two", *asked, *to_clip)
+    small = shutil.copytree(world.folder / "lite" / "index", folder / "small")
+    run("add", "two", "add", "diffusiondb-2m", "--index", small, *options)
+    run("install", "two", "install", "hf:someone/pack", "--index", folder / "installed", *options)
+    world.serve("serve", "three", clip, *options)
+    run_listings(world, clip, *options)
+
+
+def run_listings(world: World, index: Path, *options: str) -> None:
+    world.run("doctor", "one", "doctor", "--json", "--index", index, *options)
+    for name in ("clip", "notebook"):
+        world.run(f"list {name}", "one", "prefetch", "--list", name, "--json", *options)
+
+
+FETCHED = {
+    "preset": {CLIP, DIFFUSIONDB},
+    "prefetch": {BLIP},
+    "submit": {OFA},
+    "hf:": {OTHER_CLIP, PROMPTS},
+    "train": {f"timm/{BACKBONE}"},
+    "query": {CLIP},
+    "add": {DIFFUSIONDB},
+    "install": {PACK},
+    "serve": {CLIP},
+    "doctor": set[str](),
+    "list clip": set[str](),
+    "list notebook": set[str](),
+}
+"""The repositories that each command asks, the first time."""
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+class TestAllCommands:
+    """In this order, on the same machines: with the hub, with `--offline`, with a dead hub."""
+
+    def test_each_fetches_what_it_needs(self, world: World) -> None:
+        """From its repositories alone; what only lists makes no request."""
+        run_listings(world, world.folder / "none")
+        run_all(world, world.folder / "online")
+        assert world.fetched == FETCHED
+
+    def test_offline_all_is_the_same_without_a_request(self, world: World) -> None:
+        """The same answers, vectors and trained weights, to the byte."""
+        online, world.outputs, world.fetched = dict(world.outputs), {}, {}
+        run_all(world, world.folder / "offline", "--offline")
+        assert not set().union(*world.fetched.values())
+        for name in FETCHED.keys() - {"prefetch"}:  # which lists what it fetched
+            assert world.outputs[name] == online[name], name
+
+    def test_a_dead_hub_is_not_missed(self, world: World) -> None:
+        """Nor waited for: what was fetched is found, data sets of the hub among it."""
+        online = dict(world.outputs)
+        folder = world.folder / "dead"
+        folder.mkdir()
+        for machine in world.machines.values():
+            machine.address = DEAD
+        world.run("prefetch", "one", "prefetch", "notebook")
+        index = ("--json", "--index", folder / "other")
+        words = ("--encoder", f"hf-hub:{OTHER_CLIP}", "--corpus", "hf:someone/prompts")
+        world.run("hf:", "one", "build-index", *words, *index)
+        assert world.outputs["hf:"] == online["hf:"]
