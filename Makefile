@@ -1,6 +1,8 @@
 # The two commands of the README, and what they are made of. A second run of either installs and builds nothing.
 
 PYTHON ?= python3
+# Tests and demo start hundreds of processes; without byte code each compiles what it imports, torch in 15 s.
+export PYTHONDONTWRITEBYTECODE :=
 VENV := .venv
 PY := $(VENV)/bin/python
 # Byte code is written at the first import, for what is imported: a tenth of the disk less.

@@ -27,7 +27,7 @@ from imprompt.core.values import Vectors
 from imprompt.encoders.memory import out_of_memory
 
 GRAPHS = Path(__file__).with_name("graphs")
-OLDEST = Version("1.24")
+OLDEST = Version("1.25")
 """The oldest version that the tests were run with; 1.22 lacks an operator of MiniLM's graph."""
 
 MAX_FILE_BYTES = 2 << 30

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import tarfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -15,16 +16,22 @@ from tests.evaluation.worlds import THINGS
 
 CLIP = "laion/CLIP-ViT-H-14-laion2B-s32B-b79K"
 """Of `--preset clip`."""
+SMALL_CLIP = "laion/CLIP-ViT-B-32-laion2B-s34B-b79K"
+"""Of `--preset clip-small`."""
 OTHER_CLIP = "someone/clip"
+SIGLIP = "someone/siglip"
+"""In the layout of transformers."""
 BLIP = "Salesforce/blip-image-captioning-large"
 OFA = "OFA-Sys/ofa-large-caption"
 BACKBONE = "test_vit.r160_in1k"
 """The smallest architecture of timm that is published, 0.4 million weights, in its real size."""
 DIFFUSIONDB = "datasets/poloclub/diffusiondb"
 PROMPTS = "datasets/someone/prompts"
+PICTURES = "datasets/someone/pictures"
+"""A WebDataset."""
 PACK = "datasets/someone/pack"
 
-SMALL_VIT_H = """
+SMALL_MODELS = """
 import importlib.machinery, os, sys
 
 class Smaller:
@@ -43,17 +50,19 @@ class Smaller:
 
 sys.meta_path.insert(0, Smaller())
 """
-"""A sitecustomize for the commands' processes: there open_clip's ViT-H-14 is a small network."""
+"""A sitecustomize for the commands' processes, in which two of open_clip's models are small."""
 
 
-def shrink_vit_h(folder: Path) -> dict[str, str]:
-    """Write what makes ViT-H-14 small in another process, and return its environment."""
+def shrink_models(folder: Path) -> dict[str, str]:
+    """Write what makes the presets' models small in other processes; return their environment."""
     from tests.encoders.clip_models import ARCHITECTURES
 
     folder.mkdir(parents=True)
-    (folder / "sitecustomize.py").write_text(SMALL_VIT_H)
+    (folder / "sitecustomize.py").write_text(SMALL_MODELS)
     (folder / "models").mkdir()
-    (folder / "models" / "ViT-H-14.json").write_text(json.dumps(ARCHITECTURES["eos-pool"]))
+    for name in ("ViT-H-14", "ViT-B-32"):
+        config = json.dumps(ARCHITECTURES["eos-pool"])
+        (folder / "models" / f"{name}.json").write_text(config)
     return {"PYTHONPATH": str(folder), "SMALL_MODELS": str(folder / "models")}
 
 
@@ -64,7 +73,7 @@ def fill_hub(hub: FakeHub, folder: Path, *repos: str) -> None:
             if path.is_file():
                 name = f"{repo}/{path.relative_to(folder / repo).as_posix()}"
                 hub.files[name] = path.read_bytes()
-                if path.suffix in (".safetensors", ".bin", ".parquet"):
+                if path.suffix in (".safetensors", ".bin", ".parquet", ".tar"):
                     hub.large.add(name)
 
 
@@ -86,6 +95,31 @@ def _write_clip(folder: Path) -> Path:
     from tests.encoders.clip_models import write_model
 
     return write_model(folder, "eos-pool", preprocess=False)
+
+
+def _write_small_clip(folder: Path) -> Path:
+    from tests.encoders.clip_models import write_model
+
+    return write_model(folder, "eos-pool", seed=3, preprocess=False)
+
+
+def _write_siglip(folder: Path) -> Path:
+    from tests.encoders.transformers_models import make_siglip
+
+    folder.mkdir(parents=True)
+    return make_siglip(folder, max_shard_size="10KB")
+
+
+def _write_pictures(folder: Path) -> Path:
+    folder.mkdir(parents=True)
+    with tarfile.open(folder / "train-0000.tar", "w") as archive:
+        for number, thing in enumerate(THINGS):
+            texts = {"jpg": b"no picture is read", "txt": f"{thing}, watercolour".encode()}
+            for suffix, content in texts.items():
+                member = tarfile.TarInfo(f"{number:04}.{suffix}")
+                member.size = len(content)
+                archive.addfile(member, io.BytesIO(content))
+    return folder
 
 
 def _write_other_clip(folder: Path) -> Path:
@@ -163,11 +197,14 @@ def _write_pack(folder: Path) -> Path:
 
 WRITERS: dict[str, Callable[[Path], Path]] = {
     CLIP: _write_clip,
+    SMALL_CLIP: _write_small_clip,
     OTHER_CLIP: _write_other_clip,
+    SIGLIP: _write_siglip,
     BLIP: _write_blip,
     OFA: _write_ofa,
     f"timm/{BACKBONE}": _write_backbone,
     DIFFUSIONDB: _write_diffusiondb,
     PROMPTS: _write_prompts,
+    PICTURES: _write_pictures,
     PACK: _write_pack,
 }

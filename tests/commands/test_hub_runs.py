@@ -2,8 +2,9 @@
 
 The hub keeps large files on another port, its CDN, and knows the user's token. Its repositories
 are small ones under the real names, written by the libraries that read them: ViT-H-14 itself would
-have four gigabytes, so in these processes open_clip's configuration of that name is a small network
-(see `tests.commands.hub_repositories`). All else is the real command: names, files, requests.
+have four gigabytes, so in these processes open_clip's configurations of the presets' models are
+small networks (see `tests.commands.hub_repositories`). All else is the real command: names, files,
+requests.
 """
 
 from __future__ import annotations
@@ -28,10 +29,13 @@ from tests.commands.hub_repositories import (
     OFA,
     OTHER_CLIP,
     PACK,
+    PICTURES,
     PROMPTS,
+    SIGLIP,
+    SMALL_CLIP,
     build_lite,
     fill_hub,
-    shrink_vit_h,
+    shrink_models,
 )
 from tests.conftest import Done
 from tests.core.fake_hub import FakeHub
@@ -304,9 +308,9 @@ _OF_A_RUN = ("seconds", "version", "created", "files", "machine", "folders", "in
 
 @pytest.fixture(scope="module")
 def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
-    """A hub with all repositories, and machines on which open_clip's ViT-H-14 is small."""
+    """A hub with all repositories, and machines on which the presets' models are small."""
     folder = tmp_path_factory.mktemp("world")
-    shrunk = shrink_vit_h(folder / "shrunk")
+    shrunk = shrink_models(folder / "shrunk")
     with FakeHub(cdn=True, tokens={TOKEN: set()}) as hub:
         fill_hub(hub, folder / "repositories")
         machines = {
@@ -338,6 +342,10 @@ def run_all(world: World, folder: Path, *options: str) -> None:
     encoder = f"hf-hub:{OTHER_CLIP}"
     corpus = "hf:someone/prompts"
     run("hf:", "one", "build-index", "--encoder", encoder, "--corpus", corpus, *to_other)
+    index = ("--json", "--index", folder / "small-clip", *options)
+    run("small preset", "one", "build-index", "--preset", "clip-small", *index)
+    index = ("--json", "--index", folder / "siglip", *options)
+    run("transformers", "one", "build-index", *OF_TRANSFORMERS, *index)
     tower = folder / "tower.safetensors"
     pairs = world.folder / "pairs" / "pairs.parquet"
     words = ["train", "--backbone", BACKBONE, "--pairs", pairs, "--epochs", "1", "--out", tower]
@@ -357,11 +365,14 @@ def run_listings(world: World, index: Path, *options: str) -> None:
         world.run(f"list {name}", "one", "prefetch", "--list", name, "--json", *options)
 
 
+OF_TRANSFORMERS = ("--encoder", f"hf:{SIGLIP}", "--corpus", "hf:someone/pictures")
 FETCHED = {
     "preset": {CLIP, DIFFUSIONDB},
     "prefetch": {BLIP},
     "submit": {OFA},
     "hf:": {OTHER_CLIP, PROMPTS},
+    "small preset": {SMALL_CLIP},
+    "transformers": {SIGLIP, PICTURES},
     "train": {f"timm/{BACKBONE}"},
     "query": {CLIP},
     "add": {DIFFUSIONDB},
@@ -401,7 +412,8 @@ class TestAllCommands:
         for machine in world.machines.values():
             machine.address = DEAD
         world.run("prefetch", "one", "prefetch", "notebook")
-        index = ("--json", "--index", folder / "other")
-        words = ("--encoder", f"hf-hub:{OTHER_CLIP}", "--corpus", "hf:someone/prompts")
-        world.run("hf:", "one", "build-index", *words, *index)
-        assert world.outputs["hf:"] == online["hf:"]
+        of_open_clip = ("--encoder", f"hf-hub:{OTHER_CLIP}", "--corpus", "hf:someone/prompts")
+        for name, words in (("hf:", of_open_clip), ("transformers", OF_TRANSFORMERS)):
+            index = ("--json", "--index", folder / name.strip(":"))
+            world.run(name, "one", "build-index", *words, *index)
+            assert world.outputs[name] == online[name]
