@@ -56,7 +56,7 @@ LoadEncoder: TypeAlias = "Callable[[EncoderSpec], DualEncoder]"
 
 
 class Models:
-    """The encoder, kept across versions, and the ensemble, loaded for each version.
+    """The encoder, kept while its weights are the same, and the ensemble, loaded for each version.
 
     Args:
         load: see `LoadEncoder`.
@@ -80,7 +80,7 @@ class Models:
         self._load = load
         self._announce = announce
         self._blend_config = load_blend_config(settings.blend_config)
-        self._encoder: tuple[str, DualEncoder] | None = None
+        self._encoder: tuple[tuple[object, ...], DualEncoder] | None = None
 
     def prepare(self, version: OpenIndex) -> Snapshot:
         """Return a snapshot of the version whose models have all been used once.
@@ -93,8 +93,10 @@ class Models:
             version.search_on(self._gpu)
         spec = version.manifest.encoders[0]
         name = self._settings.encoder or spec.name
-        if self._encoder is None or self._encoder[0] != name:
-            self._encoder = name, self._load(spec)
+        # A weight file may have been trained again under its name.
+        identity = (name, spec.space, *sorted(spec.weights_sha256.items()))
+        if self._encoder is None or self._encoder[0] != identity:
+            self._encoder = identity, self._load(spec)
         encoder = self._encoder[1]
         ensemble = self._load_ensemble(version, encoder)
         # The retriever and the ensemble share one encoder, so that each image is encoded once.

@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,9 +15,15 @@ from starlette.testclient import TestClient
 
 from imprompt.core.protocols import DualEncoder
 from imprompt.core.values import EncoderSpec
+from imprompt.indexer.build import build_index
+from imprompt.indexer.readers.sources import parse_corpus
+from imprompt.server.models import Models
 from imprompt.server.server_settings import ServerSettings
 from imprompt.store import layout
+from imprompt.store.index_version import open_version
 from imprompt.store.publish import read_current
+from tests.retriever.colours import SPEC as COLOURS
+from tests.retriever.colours import ColourPair
 from tests.server.conftest import PROMPTS, Serve
 from tests.server.load import until
 from tests.server.pictures import png
@@ -100,6 +107,28 @@ def test_a_version_that_cannot_be_used_is_passed_over(
         assert asked(client)["version"] == first
         assert client.post("/v1/query", files={"image": png()}).status_code == 200
         assert client.get("/readyz").status_code == 200
+
+
+def test_an_encoder_is_kept_while_its_weights_are_the_same(tmp_path: Path) -> None:
+    """Under one name it is loaded again for a version that was made with other weights."""
+    loaded = []
+
+    def made_with(weights: str) -> ColourPair:
+        return ColourPair(spec=replace(COLOURS, weights_sha256={"model": weights * 64}))
+
+    def load(spec: EncoderSpec) -> DualEncoder:
+        loaded.append(spec.weights_sha256["model"][0])
+        return made_with(loaded[-1])
+
+    (tmp_path / "colours.txt").write_text("red\ngreen\nblue\n")
+    corpus = parse_corpus(str(tmp_path / "colours.txt"))
+    models = Models(ServerSettings(tmp_path, degrade=True), load=load, announce=lambda line: None)
+    for number, weights in enumerate("aab"):
+        root = tmp_path / str(number)
+        build_index(root, [corpus], made_with(weights))
+        with open_version(root) as version:
+            models.prepare(version)
+    assert loaded == ["a", "b"]
 
 
 def test_a_fault_while_starting_is_told(index: Path) -> None:
