@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -20,6 +21,14 @@ def clip_folder(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Pat
         if (root / architecture).is_dir()
         else write_model(root / architecture, architecture)
     )
+
+
+@pytest.fixture(scope="session")
+def folder_of(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """The folder of a model of `transformers_models.MODELS`; written once, not to be changed."""
+    from tests.encoders.transformers_models import MODELS
+
+    return functools.cache(lambda name: MODELS[name](tmp_path_factory.mktemp("transformers")))
 
 
 @pytest.fixture

@@ -154,10 +154,10 @@ def test_bfloat16_is_found_in_the_processor_flags() -> None:
 @pytest.mark.parametrize("name", MODELS)
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
 def test_models_of_transformers_can_be_used_on_cuda(
-    name: str, dtype: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    name: str, dtype: str, folder_of: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """In the half types they keep their directions, and rows have length 1."""
-    folder = MODELS[name](tmp_path)
+    folder = folder_of(name)
     pictures = [scene for scene, _ in held_out_scenes(2)]
 
     def rows(dtype: str) -> Vectors:

@@ -51,18 +51,6 @@ def pictures() -> list[Image.Image]:
     ]
 
 
-@pytest.fixture(scope="module")
-def folder_of(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
-    made: dict[str, Path] = {}
-
-    def get(name: str) -> Path:
-        if name not in made:
-            made[name] = MODELS[name](tmp_path_factory.mktemp("model"))
-        return made[name]
-
-    return get
-
-
 def load(folder: Path) -> TransformersEncoder:
     return load_transformers(str(folder), device="cpu", offline=True)
 
