@@ -304,8 +304,8 @@ def dual_network(folder: Path, *, dtype: str, hint: str) -> Any:
     return _network(AutoModel, folder, dtype=dtype, hint=hint)
 
 
-def text_tokenizer(folder: Path, *, hint: str) -> Any:
-    """Return the tokenizer of a folder.
+def text_tokenizer(folder: Path, *, hint: str, lower_case: bool = False) -> Any:
+    """Return the tokenizer of a folder; with `lower_case`, one that ignores capitals.
 
     Raises:
         ImportError: transformers is not installed.
@@ -315,8 +315,19 @@ def text_tokenizer(folder: Path, *, hint: str) -> Any:
 
     with _loading(folder, hint):
         tokenizer = AutoTokenizer.from_pretrained(folder, **_SAFE)
+        # SigLIP's own tokenizer, in Python, does so itself. The repositories of SigLIP 2 name
+        # Gemma's, which does not: https://github.com/huggingface/transformers/pull/43101.
+        if lower_case and tokenizer.is_fast:
+            _ignore_capitals(tokenizer.backend_tokenizer)
     tokenizer.deprecation_warnings[_TOO_LONG] = True
     return tokenizer
+
+
+def _ignore_capitals(backend: Any) -> None:
+    from tokenizers.normalizers import Lowercase, Sequence
+
+    others = [] if backend.normalizer is None else [backend.normalizer]
+    backend.normalizer = Sequence([Lowercase(), *others])
 
 
 def image_processor(folder: Path, *, hint: str) -> Any:

@@ -127,7 +127,9 @@ class TransformersModel:
 
     @cached_property
     def tokenizer(self) -> Any:
-        return foreign.text_tokenizer(self.source.folder, hint=HINT)
+        return foreign.text_tokenizer(
+            self.source.folder, hint=HINT, lower_case=self.source.kind.lower_case
+        )
 
     @cached_property
     def image_processor(self) -> Any:

@@ -19,13 +19,15 @@ class EncoderType:
     """A model type of transformers.
 
     `models` are well-known models of the type, `languages` those that their texts were in. With
-    `pads_texts`, the text tower was trained on texts that are padded to its full context. An `asks`
-    model is a language model, whose last token stands for all.
+    `pads_texts`, the text tower was trained on texts that are padded to its full context, with
+    `lower_case` on texts without capitals. An `asks` model is a language model, whose last token
+    stands for all.
     """
 
     models: str
     languages: str
     pads_texts: bool = False
+    lower_case: bool = False
     asks: bool = False
 
 
@@ -36,9 +38,12 @@ ENCODER_TYPES = {
     "metaclip_2": EncoderType("MetaCLIP 2", "many"),
     "qwen3_vl": EncoderType("Qwen3-VL-Embedding", "many", asks=True),
     "siglip": EncoderType(
-        "SigLIP, SigLIP 2", "English; many of SigLIP 2 and `-multilingual`", pads_texts=True
+        "SigLIP, SigLIP 2",
+        "English; many of SigLIP 2 and `-multilingual`",
+        pads_texts=True,
+        lower_case=True,
     ),
-    "siglip2": EncoderType("SigLIP 2 NaFlex", "many", pads_texts=True),
+    "siglip2": EncoderType("SigLIP 2 NaFlex", "many", pads_texts=True, lower_case=True),
 }
 """The model types that work, as in the `model_type` of a config.json."""
 

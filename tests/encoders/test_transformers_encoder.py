@@ -67,7 +67,9 @@ class Oracle:
         self.siglip = self.model.config.model_type.startswith("siglip")
 
     def text(self, text: str) -> Any:
-        options: dict[str, Any] = {"padding": "max_length"} if self.siglip else {}
+        options: dict[str, Any] = {}
+        if self.siglip:  # as it was trained
+            options, text = {"padding": "max_length"}, text.lower()
         most = self.model.config.text_config.max_position_embeddings
         most = min(most, self.tokenizer.model_max_length)
         inputs = self.tokenizer(
@@ -140,6 +142,19 @@ def test_vectors_are_those_of_transformers(name: str, folder_of: Callable[[str],
     assert texts.shape == (len(TEXTS), encoder.spec.dim)
     different = 1 - texts[[0, 1, 2, 3, 4]] @ texts[[0, 1, 2, 3, 4]].T
     assert different[np.triu_indices(5, 1)].min() > 5e-5, "the weights do not tell texts apart"
+
+
+def test_siglip_2_reads_capitals_as_its_own_tokenizer_does(
+    folder_of: Callable[[str], Path],
+) -> None:
+    """Its published repositories name Gemma's tokenizer, which keeps capitals."""
+    from transformers import AutoTokenizer, Siglip2Tokenizer
+
+    folder = folder_of("siglip, SigLIP 2's tokenizer")
+    text = "Portrait of an OLD sailor"
+    tokenizer = load(folder).model.tokenizer
+    assert tokenizer(text) == Siglip2Tokenizer.from_pretrained(folder)(text)
+    assert tokenizer(text) != AutoTokenizer.from_pretrained(folder)(text)
 
 
 @pytest.mark.parametrize("name", [name for name in MODELS if name != "qwen3_vl"])

@@ -115,10 +115,14 @@ def make_long_clip(folder: Path) -> Path:
 
 
 def make_siglip(folder: Path, *, gemma: bool = False, **saving: Any) -> Path:
-    """With SigLIP's SentencePiece tokenizer, or SigLIP 2's."""
-    from transformers import SiglipConfig, SiglipImageProcessor, SiglipTokenizer
+    """With SigLIP's SentencePiece tokenizer, or Gemma's, as the repositories of SigLIP 2."""
+    from transformers import GemmaTokenizer, SiglipConfig, SiglipImageProcessor, SiglipTokenizer
 
-    tokenizer = _gemma_tokenizer() if gemma else SiglipTokenizer(str(sentencepiece_file(folder)))
+    tokenizer = (
+        _gemma_tokenizer(GemmaTokenizer)
+        if gemma
+        else SiglipTokenizer(str(sentencepiece_file(folder)))
+    )
     text = {**SIZE, "vocab_size": 300, "max_position_embeddings": 20}
     config = SiglipConfig(text_config=text, vision_config=VISION)
     images = SiglipImageProcessor(size={"height": 32, "width": 32})
@@ -129,27 +133,26 @@ def make_siglip_2_fixed(folder: Path) -> Path:
     return make_siglip(folder, gemma=True)
 
 
-def _gemma_tokenizer() -> Any:
-    from transformers import Siglip2Tokenizer
-
+def _gemma_tokenizer(kind: Any) -> Any:
     special = ["<pad>", "<eos>", "<bos>", "<unk>", "<mask>"]
     pieces = [*special, *sorted(set("".join(WORDS)) | {"▁", ","})]
-    return Siglip2Tokenizer(
+    return kind(
         vocab={piece: number for number, piece in enumerate(pieces)},
         merges=[],
         model_input_names=["input_ids"],
         padding_side="right",
+        add_eos_token=True,
     )
 
 
 def make_siglip_2(folder: Path, **saving: Any) -> Path:
-    from transformers import Siglip2Config, Siglip2ImageProcessor
+    from transformers import Siglip2Config, Siglip2ImageProcessor, Siglip2Tokenizer
 
     text = {**SIZE, "vocab_size": 300, "max_position_embeddings": 20}
     vision = {**SIZE, "num_patches": 16, "patch_size": 8}
     config = Siglip2Config(text_config=text, vision_config=vision)
     images = Siglip2ImageProcessor(patch_size=8, max_num_patches=16)
-    return _save(folder, config, _gemma_tokenizer(), images, **saving)
+    return _save(folder, config, _gemma_tokenizer(Siglip2Tokenizer), images, **saving)
 
 
 def make_metaclip_2(folder: Path, **saving: Any) -> Path:
