@@ -119,8 +119,15 @@ class FakeHub:
 
     @property
     def asked(self) -> list[str]:
-        """METHOD FILE of every request."""
-        return [f"{method} {path.rpartition('/')[2]}" for method, path, _ in self.seen]
+        """METHOD FILE of every request for a file.
+
+        huggingface_hub itself asks for /api/agent-harnesses once a day.
+        """
+        return [
+            f"{method} {path.rpartition('/')[2]}"
+            for method, path, _ in self.seen
+            if path != "/api/agent-harnesses"
+        ]
 
     def digest(self, name: str, content: bytes | None = None) -> str:
         content = self.files[name] if content is None else content
