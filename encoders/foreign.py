@@ -19,6 +19,7 @@ from typing import Any, NoReturn
 import msgspec
 
 from imprompt.core.errors import EncoderError, WeightsRejected, first_line
+from imprompt.core.pip_lines import install_extra
 
 _TOKENIZER_KEYS = {
     "additional_special_tokens",
@@ -79,6 +80,10 @@ _SIDES = ("image_size", "img_size", "input_size", "crop_size", "height", "shorte
 
 _PIXEL_COUNTERS = ("Qwen2VL", "Qwen3VL")
 """Image and video processors whose `shortest_edge` is the least number of pixels."""
+
+_TOWERS = ("text_model.", "vision_model.")
+_UNUSED = ("position_ids", "token_type_ids", "pooler.dense.weight", "pooler.dense.bias")
+"""Ends of the names of tensors that older versions of transformers stored in towers in vain."""
 
 _SAFE = {"trust_remote_code": False, "local_files_only": True}
 
@@ -275,7 +280,8 @@ def image_to_text(folder: Path, *, dtype: str, hint: str) -> tuple[Any, Any]:
     check_transformers_folder(folder, hint=hint)
     with _loading(folder, hint), _smolvlm_without_num2words():
         processor = AutoProcessor.from_pretrained(folder, **_SAFE)
-    return _network(AutoModelForImageTextToText, folder, dtype=dtype, hint=hint), processor
+    network, _ = _loaded(AutoModelForImageTextToText, folder, dtype=dtype, hint=hint)
+    return network, processor
 
 
 def transformers_config(folder: Path, *, hint: str) -> Any:
@@ -293,15 +299,30 @@ def transformers_config(folder: Path, *, hint: str) -> Any:
         return AutoConfig.from_pretrained(folder, **_SAFE)
 
 
-def dual_network(folder: Path, *, dtype: str, hint: str) -> Any:
-    """Return the network with both towers, on the CPU.
+def dual_network(folder: Path, *, config: Any, dtype: str, hint: str) -> Any:
+    """Return the network with both towers, on the CPU, of the folder's PreTrainedConfig.
 
     Raises:
-        ImportError, WeightsRejected: see `image_to_text`.
+        ImportError: transformers is not installed.
+        WeightsRejected: see `image_to_text`, or its towers have tensors that no class of
+            transformers knows, so that their vectors would be those of another model.
     """
     from transformers import AutoModel
 
-    return _network(AutoModel, folder, dtype=dtype, hint=hint)
+    network, loading = _loaded(AutoModel, folder, dtype=dtype, hint=hint, config=config)
+    foreign = sorted(
+        name
+        for name in loading["unexpected_keys"]
+        if name.startswith(_TOWERS) and not name.endswith(_UNUSED)
+    )
+    if foreign:
+        raise WeightsRejected(
+            f"{folder} has {len(foreign)} tensors that {type(network).__name__} of transformers "
+            f"does not use, the first is {foreign[0]}.",
+            path=folder,
+            hint=hint,
+        )
+    return network
 
 
 def text_tokenizer(folder: Path, *, hint: str, lower_case: bool = False) -> Any:
@@ -309,7 +330,8 @@ def text_tokenizer(folder: Path, *, hint: str, lower_case: bool = False) -> Any:
 
     Raises:
         ImportError: transformers is not installed.
-        WeightsRejected: there is none, it is damaged, it requests code, or its package is missing.
+        EncoderError: the package that reads it is missing, such as sentencepiece.
+        WeightsRejected: there is none, it is damaged, or it requests code.
     """
     from transformers import AutoTokenizer
 
@@ -358,10 +380,18 @@ def chat_processor(folder: Path, *, hint: str) -> Any:
     return processor
 
 
-def _network(kind: Any, folder: Path, *, dtype: str, hint: str) -> Any:
+def _loaded(
+    kind: Any, folder: Path, *, dtype: str, hint: str, config: Any = None
+) -> tuple[Any, Mapping[str, Any]]:
+    """Return (network, what transformers says of the names of its tensors)."""
     with _loading(folder, hint):
         network, loading = kind.from_pretrained(
-            folder, dtype=dtype, use_safetensors=True, output_loading_info=True, **_SAFE
+            folder,
+            config=config,
+            dtype=dtype,
+            use_safetensors=True,
+            output_loading_info=True,
+            **_SAFE,
         )
     if missing := sorted(loading["missing_keys"]):
         raise WeightsRejected(
@@ -369,15 +399,25 @@ def _network(kind: Any, folder: Path, *, dtype: str, hint: str) -> Any:
             path=folder,
             hint=hint,
         )
-    return network
+    return network, loading
 
 
 @contextmanager
 def _loading(folder: Path, hint: str) -> Iterator[None]:
-    """Close the libraries, and raise `WeightsRejected` for what they raise about a folder."""
+    """Close the libraries, and raise `WeightsRejected` for what they raise about a folder.
+
+    Raises:
+        EncoderError: the files need a package that is not installed.
+    """
     try:
         with closed_libraries():
             yield
+    except ImportError as error:
+        reason, _, _ = first_line(error).partition(" but it was not found")
+        raise EncoderError(
+            f"{folder} needs a package that is not installed: {reason}.",
+            hint=f"Install it: {install_extra('clip')}",
+        ) from error
     except Exception as error:  # transformers, safetensors and torch raise errors of many kinds
         raise WeightsRejected(
             f"{folder} cannot be loaded: {refusal(error)}.", path=folder, hint=hint

@@ -73,6 +73,7 @@ def load_encoder(
     from imprompt.encoders.transformers_encoder import is_transformers, load_transformers
 
     refuse_other_forms(name)  # before anybody installs packages for a wrong name
+    _check_folder(name)
     if is_transformers(name):
         return load_transformers(
             name, device=device, dtype=dtype, offline=offline, announce=announce, digests=digests
@@ -82,6 +83,27 @@ def load_encoder(
     return load_openclip(
         name, device=device, dtype=dtype, offline=offline, announce=announce, digests=digests
     )
+
+
+def _check_folder(name: str) -> None:
+    """Raise `WeightsMissing` for a path that is no folder, or a folder without a model."""
+    from imprompt.encoders.openclip_source import CONFIG_FILE
+    from imprompt.encoders.transformers_files import CONFIG
+
+    folder = Path(name)
+    if folder.is_dir():
+        if not any((folder / file).is_file() for file in (CONFIG, CONFIG_FILE)):
+            raise WeightsMissing(
+                f"{folder} has neither {CONFIG} nor {CONFIG_FILE}.",
+                path=folder,
+                hint="Name a folder with the files of a model's repository.",
+            )
+    elif "//" not in name and (folder.is_absolute() or name.startswith((".", "~"))):
+        raise WeightsMissing(
+            f"There is no folder {name}.",
+            path=folder,
+            hint="Name the folder with the encoder's files: --encoder FOLDER.",
+        )
 
 
 def knows_only_english(name: str) -> bool:
@@ -131,6 +153,12 @@ def load_index_encoder(
             digests=spec.weights_sha256.values(),
         )
     except WeightsMissing as error:
+        if Path(spec.name).is_absolute() and not Path(spec.name).exists():
+            raise WeightsMissing(
+                f"The index was made with the encoder in {spec.name}, which is not there.",
+                path=error.path,
+                hint="Put it back there; query, embed, serve and watch also take --encoder FOLDER.",
+            ) from error
         if not untrusted:
             raise
         raise WeightsMissing(

@@ -33,8 +33,8 @@ from imprompt.core.values import EncoderSpec, Vectors
 from imprompt.encoders import foreign, transformers_files
 from imprompt.encoders.batches import IMAGES_A_BATCH, TEXTS_A_BATCH, Batches, limited_text
 from imprompt.encoders.caching import token_cache
-from imprompt.encoders.checkpoints import tensors_sha256
-from imprompt.encoders.openclip_source import CONFIG_FILE, refuse_other_forms
+from imprompt.encoders.checkpoints import tensor_shape, tensors_sha256
+from imprompt.encoders.openclip_source import CONFIG_FILE, SAME_WEIGHTS, refuse_other_forms
 from imprompt.encoders.torch_devices import (
     choose_device,
     choose_dtype,
@@ -64,6 +64,7 @@ _ASKED_PIXELS = {"shortest_edge": 4 * 32 * 32, "longest_edge": 1_800 * 32 * 32}
 """Least and most pixels of an image."""
 _ASKED_IMAGES = 4
 """In a batch; an image may be 1,800 tokens."""
+_CLIP_POSITIONS = "text_model.embeddings.position_embedding.weight"
 _TOKENIZERS = (
     ("tokenizer.json",),
     ("spiece.model",),
@@ -122,7 +123,9 @@ class TransformersModel:
         Raises:
             WeightsRejected: the weights are damaged, or of another model.
         """
-        network = foreign.dual_network(self.source.folder, dtype=self.dtype_name, hint=HINT)
+        network = foreign.dual_network(
+            self.source.folder, config=_config(self.source), dtype=self.dtype_name, hint=HINT
+        )
         return network.to(self.device).eval()
 
     @cached_property
@@ -358,7 +361,10 @@ def wanted_files(name: str) -> list[Wanted]:
         return []
     refuse_other_forms(name)
     return transformers_files.wanted_files(
-        repo, check=lambda config: _usable_type(name, config), hint=HINT
+        repo,
+        check=lambda config: _usable_type(name, config),
+        hint=HINT,
+        same_weights=SAME_WEIGHTS.get(repo, ""),
     )
 
 
@@ -393,7 +399,7 @@ def _spec(source: TransformersSource) -> EncoderSpec:
     digests = [cached_sha256(path, "tensors", tensors_sha256) for path in source.weights]
     tokens = {path.name: file_sha256(path) for path in _tokenizer_files(source.folder)}
     identity = json.dumps([kept, digests, tokens], sort_keys=True)
-    dim, max_tokens = _shape(foreign.transformers_config(source.folder, hint=HINT), config_path)
+    dim, max_tokens = _shape(_config(source), config_path)
     processors = {
         path.name: foreign.read_json(path)
         for path in sorted(source.folder.glob("*processor_config.json"))
@@ -408,6 +414,20 @@ def _spec(source: TransformersSource) -> EncoderSpec:
         preprocessing=json.dumps(processors, sort_keys=True),
         batch_size=TEXTS_A_BATCH,
     )
+
+
+def _config(source: TransformersSource) -> Any:
+    """Return the model's configuration, with as many positions as a CLIP's weights have.
+
+    Repositories of LongCLIP have tables of 248 positions and CLIP's 77 in their config.json.
+    """
+    config = foreign.transformers_config(source.folder, hint=HINT)
+    if config.model_type == "clip":
+        shapes = (tensor_shape(path, _CLIP_POSITIONS) for path in source.weights)
+        shape = next(filter(None, shapes), ())
+        if shape[1:] == (config.text_config.hidden_size,):
+            config.text_config.max_position_embeddings = shape[0]
+    return config
 
 
 def _tokenizer_files(folder: Path) -> list[Path]:

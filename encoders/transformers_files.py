@@ -35,7 +35,12 @@ _MODEL_SUFFIXES = frozenset({".jinja", ".json", ".safetensors", ".txt", ".model"
 
 
 def wanted_files(
-    repo: str, *, check: Callable[[Path], object], hint: str, trusted: bool = False
+    repo: str,
+    *,
+    check: Callable[[Path], object],
+    hint: str,
+    trusted: bool = False,
+    same_weights: str = "",
 ) -> list[Wanted]:
     """Return the files to fetch for a model, as far as those on this machine tell.
 
@@ -46,6 +51,7 @@ def wanted_files(
         repo: OWNER/NAME.
         check: raises if the model of a config.json cannot be used.
         hint: for errors, what else to name.
+        same_weights: for errors, a name of the same weights in another layout, if there is one.
         trusted: the model is known to be usable, so all files are named at once.
 
     Raises:
@@ -61,7 +67,8 @@ def wanted_files(
         repo,
         _WEIGHTS,
         _INDEX,
-        if_absent="Its weights are not in safetensors, and no other form is read.",
+        if_absent="Its weights are not in safetensors, and no other form is read."
+        + (f" Take {same_weights}: the same weights." if same_weights else ""),
     )
     files = [wanted(repo, name, optional=True) for name in (*_OPTIONAL, *_PROCESSORS)]
     files += [configuration, wanted(repo, *_PROCESSORS)]

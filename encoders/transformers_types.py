@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from imprompt.core.errors import WeightsRejected
 from imprompt.encoders.foreign import read_json
 from imprompt.encoders.transformers_files import unknown_type
 
@@ -61,7 +62,26 @@ def encoder_type(config_path: Path) -> EncoderType:
         raise unknown_type(
             config_path, config, cannot="is no encoder of texts and images", known=ENCODER_TYPES
         )
+    if (own := _class_of_the_repository(config)) is not None:
+        raise WeightsRejected(
+            f"{config_path} is of the class {own[:80]}, which needs Python code of its repository, "
+            "which imprompt never runs.",
+            path=config_path,
+            hint=HINT,
+        )
     return known
+
+
+def _class_of_the_repository(config: dict[str, Any]) -> str | None:
+    """Return the model's class if it is one of those that the repository's code defines.
+
+    FG-CLIP is one: its type is that of CLIP.
+    """
+    classes, own = config.get("architectures"), config.get("auto_map")
+    if not isinstance(classes, list) or not isinstance(own, dict):
+        return None
+    defined = {path.rpartition(".")[2] for path in own.values() if isinstance(path, str)}
+    return next((name for name in classes if isinstance(name, str) and name in defined), None)
 
 
 def trained_on_english(config_path: Path) -> bool:

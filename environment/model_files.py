@@ -130,7 +130,7 @@ def encoder_need(name: str) -> Need:
         path = Path(head).expanduser() if head else HEAD_PATH
         return _pinned_need(title, LITE, path)
     local: tuple[Path, ...] = ()
-    if Path(name).is_dir():
+    if Path(name).is_dir() or Path(name).is_absolute():
         local = (Path(name),)
     elif (split := split_weights(name)) is not None and ":" not in split[0]:
         local = (split[1],)

@@ -6,6 +6,7 @@ import json
 import re
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +16,13 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
-from imprompt.core.errors import ConfigError, WeightsMissing, WeightsRejected
+from imprompt.core.errors import ConfigError, EncoderError, WeightsMissing, WeightsRejected
 from imprompt.core.values import Vectors
+from imprompt.encoders import foreign
 from imprompt.encoders.registry import knows_only_english, load_encoder, load_index_encoder
 from imprompt.encoders.transformers_encoder import TransformersEncoder, load_transformers
 from imprompt.encoders.transformers_types import ENCODER_TYPES
-from imprompt.environment.model_files import needs_of
+from imprompt.environment.model_files import encoder_need, needs_of
 from tests.core.fake_hub import FakeHub, serve_as_the_hub
 from tests.encoders.transformers_models import MODELS
 
@@ -332,7 +334,7 @@ def test_an_index_names_no_repository_to_fetch(
 
 REFUSED = {
     "jina_clip": ({"auto_map": {"AutoModel": "modeling_clip.JinaCLIPModel"}}, "Python code"),
-    "fgclip": ({"auto_map": {"AutoModel": "modeling.FGCLIPModel"}}, "Python code"),
+    "fgclip2": ({"auto_map": {"AutoModel": "modeling_fgclip2.Fgclip2Model"}}, "Python code"),
     "bert": ({}, "no encoder of texts and images"),
     "llava": ({}, "no encoder of texts and images"),
 }
@@ -354,6 +356,95 @@ def test_other_models_are_refused_before_their_weights_are_fetched(
         assert {file.partition(" ")[2] for file in hub.asked} == {"config.json"}
     for known in ENCODER_TYPES:
         assert known in str(caught.value.hint)
+
+
+def test_a_model_of_a_class_of_its_own_is_refused(
+    folder_of: Callable[[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """FG-CLIP's type is that of CLIP; its towers have tensors that CLIP's class would leave out."""
+    own = {
+        "model_type": "clip",
+        "architectures": ["FGCLIPModel"],
+        "auto_map": {"AutoModelForCausalLM": "modeling_fgclip.FGCLIPModel"},
+    }
+    with serve_as_the_hub(monkeypatch, tmp_path) as hub:
+        hub.files["someone/fg-clip/config.json"] = json.dumps(own).encode()
+        with pytest.raises(WeightsRejected, match="class FGCLIPModel, which needs Python code"):
+            load_encoder("hf:someone/fg-clip", device="cpu")
+        assert {file.partition(" ")[2] for file in hub.asked} == {"config.json"}
+    folder = tmp_path / "model"
+    shutil.copytree(folder_of("clip"), folder)
+    tensors = load_file(folder / "model.safetensors")
+    for name in ("position_ids", "token_type_ids"):  # in older files, of no effect
+        tensors[f"text_model.embeddings.{name}"] = torch.arange(77).unsqueeze(0)
+    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+    load(folder).texts.encode(["a"])
+    tensors["text_model.embeddings.position_embedding_res.weight"] = torch.zeros(248, 16)
+    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(WeightsRejected, match=r"1 tensors that CLIPModel .* does not use"):
+        load(folder).texts.encode(["a"])
+
+
+def test_long_clip_has_the_positions_of_its_weights(
+    folder_of: Callable[[str], Path], tmp_path: Path
+) -> None:
+    """Repositories of LongCLIP state CLIP's 77 positions in their config.json."""
+    folder = tmp_path / "model"
+    shutil.copytree(folder_of("clip, 248 tokens"), folder)
+    edit(folder, text_config__max_position_embeddings=77)
+    encoder, stated = load(folder), load(folder_of("clip, 248 tokens"))
+    assert encoder.spec.max_tokens == 248
+    np.testing.assert_array_equal(encoder.texts.encode(TEXTS), stated.texts.encode(TEXTS))
+
+
+def test_weights_in_another_form_are_named_with_what_to_take(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    repo = "openai/clip-vit-base-patch32"
+    with serve_as_the_hub(monkeypatch, tmp_path) as hub:
+        hub.files[f"{repo}/config.json"] = b'{"model_type": "clip"}'
+        hub.files[f"{repo}/preprocessor_config.json"] = b"{}"
+        hub.files[f"{repo}/pytorch_model.bin"] = b"never asked for"
+        with pytest.raises(WeightsMissing, match=r"not in safetensors.*ViT-B-32/openai"):
+            load_encoder(f"hf:{repo}", device="cpu")
+
+
+def test_a_missing_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    """transformers' own error is a page with addresses; a file is not to blame."""
+    from transformers.utils import import_utils
+
+    present = import_utils.BACKENDS_MAPPING["sentencepiece"]
+    absent = (lambda: False, present[1])
+    monkeypatch.setitem(import_utils.BACKENDS_MAPPING, "sentencepiece", absent)
+    with (
+        pytest.raises(EncoderError, match=r"SentencePiece library\. .*pip install") as caught,
+        foreign._loading(Path("model"), "unused"),
+    ):
+        import_utils.requires_backends(import_utils, ["sentencepiece"])
+    assert "unused" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("./nothing", "no folder ./nothing"),
+        ("{}/nothing", "no folder .*/nothing"),
+        ("{}", "has neither config.json nor open_clip_config.json"),
+    ],
+)
+def test_a_wrong_folder_is_named(name: str, words: str, tmp_path: Path) -> None:
+    with pytest.raises(WeightsMissing, match=words):
+        load_encoder(name.format(tmp_path), device="cpu")
+
+
+def test_an_index_whose_folder_is_gone_says_so(
+    folder_of: Callable[[str], Path], tmp_path: Path
+) -> None:
+    """So does `doctor`; the folder may also be one of the machine that packed the index."""
+    spec = replace(load(folder_of("clip")).spec, name=str(tmp_path / "gone"))
+    with pytest.raises(WeightsMissing, match=r"made with the encoder in .*gone.*--encoder FOLDER"):
+        load_index_encoder(spec, device="cpu")
+    assert encoder_need(spec.name).local == (tmp_path / "gone",)
 
 
 def test_a_model_for_conversations_is_refused(
