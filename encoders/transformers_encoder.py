@@ -363,7 +363,7 @@ def wanted_files(name: str) -> list[Wanted]:
     return transformers_files.wanted_files(
         repo,
         check=lambda config: _usable_type(name, config),
-        hint=HINT,
+        hint=f"{HINT} If it is a data set with a pack: imprompt install {name}",
         same_weights=SAME_WEIGHTS.get(repo, ""),
     )
 

@@ -92,8 +92,11 @@ def test_a_hub_model_names_its_tokenizer_once_its_configuration_is_here(
 @pytest.mark.parametrize(
     ("repo", "said"),
     [
-        ("openai/clip-vit-large-patch14", "the same weights are ViT-L-14/openai."),
-        ("someone/clip", "not in the layout of open_clip, perhaps in that of transformers"),
+        (
+            "openai/clip-vit-large-patch14",
+            "write hf:openai/clip-vit-large-patch14, or for open_clip ViT-L-14/openai.",
+        ),
+        ("someone/clip", "not in the layout of open_clip. If it is in that of transformers: hf:"),
     ],
 )
 def test_a_repository_in_another_layout_is_told_as_that(

@@ -462,7 +462,7 @@ def test_a_model_for_conversations_is_refused(
     [
         ("hf:clip", "Write hf:OWNER/NAME"),
         ("openai/clip-vit-large-patch14", "hf:openai/clip-vit-large-patch14.*ViT-L-14/openai"),
-        ("hf:someone/nothing", "no repository of a model"),
+        ("hf:someone/nothing", "no repository of a model.*imprompt install hf:someone/nothing"),
     ],
 )
 def test_names_lead_somewhere(
