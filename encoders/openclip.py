@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import threading
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, replace
 from functools import cached_property
@@ -61,6 +62,8 @@ class OpenClipTexts:
         self._model = model
         self._batches = Batches(TEXTS_A_BATCH, announce=model.announce)
         self._tokens = token_cache(self._tokenized)
+        # A tokenizer of Hugging Face holds its truncation, which the two calls set differently.
+        self._tokenizing = threading.Lock()
 
     def encode(self, items: Sequence[str]) -> Vectors:
         """Return (n, dim) float32 unit rows in the order given; texts are cut at `max_tokens`."""
@@ -87,9 +90,10 @@ class OpenClipTexts:
         """
         tokenizer = self._model.tokenizer
         if not hasattr(tokenizer, "encode"):  # a tokenizer of Hugging Face
-            sequences = [
-                tokenizer.tokenizer(tokenizer.clean_fn(limited_text(text))) for text in texts
-            ]
+            with self._tokenizing:
+                sequences = [
+                    tokenizer.tokenizer(tokenizer.clean_fn(limited_text(text))) for text in texts
+                ]
             return np.array([len(tokens.input_ids) for tokens in sequences], dtype=np.int64)
         if not texts:
             return np.empty(0, dtype=np.int64)
@@ -108,7 +112,8 @@ class OpenClipTexts:
         )
 
     def _tokenized(self, texts: Sequence[str]) -> Tensor:
-        tokens: Tensor = self._model.tokenizer([limited_text(text) for text in texts])
+        with self._tokenizing:
+            tokens: Tensor = self._model.tokenizer([limited_text(text) for text in texts])
         return tokens
 
     def _encode_whole(self, rows: list[Tensor]) -> Vectors:
