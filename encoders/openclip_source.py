@@ -294,7 +294,7 @@ def _from_file(name: str, *, announce: Announce) -> OpenClipSource:
             f"{name} is taken for weights with QuickGELU, as all published ones of {architecture}. "
             "For others, name a folder with an open_clip_config.json."
         )
-    if (shape := tensor_shape(path, LONG_POSITIONS)) is not None:
+    if shape := tensor_shape(path, LONG_POSITIONS):  # a number alone has the shape ()
         model["text_cfg"] = {**model["text_cfg"], "context_length": shape[0]}
     return OpenClipSource(f"{named}//{path}", architecture, model, record, path)
 

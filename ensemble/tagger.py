@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from imprompt.core.errors import WeightsMissing, WeightsRejected
-from imprompt.core.hub.fetch import Announce, fetch_all
+from imprompt.core.hub.fetch import Announce, fetch_all, fetch_choice
 from imprompt.core.hub.hub_files import HubFile, Wanted, cached_file, wanted
 from imprompt.core.values import Vectors
 from imprompt.encoders.foreign import read_json
@@ -39,6 +39,7 @@ _KAOMOJI = frozenset(
 )
 """Tags that are faces: their underscore is a mouth."""
 _AT_ONCE = 4
+_MOST_AT_ONCE = 64
 _MAX_PADDED_PX = 4096
 """A longer picture is made smaller before it is padded to a square."""
 _SIDES_PX = range(32, 1025)
@@ -68,13 +69,14 @@ class Tagger:
         self._tags = tuple(tags)
         self._announce = announce
         self.files = tuple(files)
-        n, *sides, channels = graph.input_shape or (None, None)
-        side_px = sides[0] if len(sides) == 2 and sides[0] == sides[1] else None
-        if side_px is None or side_px not in _SIDES_PX or channels != 3:
-            raise self._rejected(
-                f"takes an array of {graph.input_shape}, not square pictures with channels last"
-            )
-        self._side_px = side_px
+        if len(graph.input_shape) != 4:
+            raise self._wrong_input()
+        n, height, width, channels = graph.input_shape
+        if height not in _SIDES_PX or width != height or channels != 3:
+            raise self._wrong_input()
+        if n is not None and not 1 <= n <= _MOST_AT_ONCE:
+            raise self._rejected(f"takes {n:,} images at once, not 1 to {_MOST_AT_ONCE}")
+        self._side_px = height
         self._at_once = n or _AT_ONCE
 
     @classmethod
@@ -91,7 +93,10 @@ class Tagger:
             network, tags = folder / NETWORK, folder / TAGS
         else:
             fetch_all(lambda: wanted_files(source), offline=offline, announce=announce)
-            network, tags = (_here(want) for want in wanted_files(source))
+            network, tags = (
+                fetch_choice(want.choices, offline=offline, announce=announce)
+                for want in wanted_files(source)
+            )
         on_cuda = onnx_device(device, announce=announce) == "cuda"
         graph = ForeignGraph(network, hint=_REMEDY, on_cuda=on_cuda)
         return cls(graph, read_tags(tags), files=(network, tags), announce=announce)
@@ -137,6 +142,11 @@ class Tagger:
                 said.append(tag.text)
         return ", ".join(said)
 
+    def _wrong_input(self) -> WeightsRejected:
+        return self._rejected(
+            f"takes an array of {self._graph.input_shape}, not square images with channels last"
+        )
+
     def _rejected(self, what: str) -> WeightsRejected:
         return WeightsRejected(f"{self.files[0]} {what}.", path=self.files[0], hint=_REMEDY)
 
@@ -181,6 +191,8 @@ def read_tags(path: Path) -> list[Tag]:
         raise _no_tags(path, "is no table of tags") from error
     if header[:3] != ["tag_id", "name", "category"]:
         raise _no_tags(path, "does not have the columns tag_id, name and category")
+    if not rows:
+        raise _no_tags(path, "has no tags")
     tags = []
     for number, row in enumerate(rows, start=2):
         if len(row) < 3 or not 0 < len(row[1]) <= _MAX_TAG_CHARS or not row[1].isprintable():
@@ -203,15 +215,6 @@ def prepared(image: Image.Image, side_px: int) -> NDArray[np.float32]:
     if longest != side_px:
         square = square.resize((side_px, side_px), Image.Resampling.BICUBIC)
     return np.asarray(square, np.float32)[:, :, ::-1]
-
-
-def _here(want: Wanted) -> Path:
-    path = cached_file(want.choices[0])
-    if path is None:
-        raise WeightsMissing(
-            f"{want.choices[0].filename} is not here.", path=want.choices[0].filename, hint=_REMEDY
-        )
-    return path
 
 
 def _no_tags(path: Path, what: str) -> WeightsRejected:

@@ -225,6 +225,7 @@ def rows(folder: Path, change: Callable[[list[str]], list[str]]) -> None:
 
 
 MEAN = helper.make_node("ReduceMean", ["input_1"], ["mean"], axes=[1, 2])
+IDENTITY = helper.make_node("Identity", ["input_1"], ["out"])
 SIDE = ["N", 64, 64, 3]
 PLUS = helper.make_node("Add", ["mean", "bias"], ["out"])
 
@@ -233,6 +234,9 @@ HOSTILE: dict[str, tuple[Callable[[Path], object], str]] = {
     "channels first": (lambda f: changed(f, [MEAN], ["N", 3, 64, 64]), "channels last"),
     "not square": (lambda f: changed(f, [MEAN], ["N", 64, 32, 3]), "channels last"),
     "any size": (lambda f: changed(f, [MEAN], ["N", "H", "W", 3]), "channels last"),
+    "a row of numbers": (lambda f: changed(f, [IDENTITY], ["N"]), "channels last"),
+    "many at once": (lambda f: changed(f, [MEAN], [1 << 40, 64, 64, 3]), "images at once"),
+    "none at once": (lambda f: changed(f, [MEAN], [0, 64, 64, 3]), "images at once"),
     "too large": (lambda f: changed(f, [MEAN], ["N", 1 << 14, 1 << 14, 3]), "channels last"),
     "integers": (
         lambda f: changed(
@@ -284,6 +288,7 @@ HOSTILE: dict[str, tuple[Callable[[Path], object], str]] = {
         lambda f: endless_loop(f / "model.onnx", side=64, n_tags=N_TAGS),
         r"takes longer than 0\.5 s",
     ),
+    "no tags": (lambda f: rows(f, lambda lines: lines[:1]), "has no tags"),
     "no columns": (lambda f: rows(f, lambda lines: lines[1:]), "does not have the columns"),
     "control sequences": (
         lambda f: rows(f, lambda lines: [*lines[:-1], "1,\x1b[2J,0,1"]),
