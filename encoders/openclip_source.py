@@ -59,7 +59,7 @@ SAME_WEIGHTS = {
 """Repositories for transformers, and the names of the same weights for open_clip."""
 
 LONG_POSITIONS = "positional_embedding_res"
-"""A tensor that only LongCLIP has: the positions of its long texts."""
+"""A tensor that only LongCLIP has: its table of positions for long texts."""
 
 _HUB_WEIGHTS = (WEIGHT_FILES[0], WEIGHT_FILES[2])
 _ADDRESS = re.compile(r"https?://[^/]+/([^/?#]+/[^/?#]+).*")

@@ -245,7 +245,7 @@ HOSTILE: dict[str, tuple[Callable[[Path], object], str]] = {
             SIDE,
             kind=TensorProto.UINT8,
         ),
-        "one input of float32",
+        "one input, of float32",
     ),
     "other tags": (lambda f: rows(f, lambda lines: lines[:-1]), "for 1 images and 14 tags"),
     "no probabilities": (
@@ -286,7 +286,7 @@ HOSTILE: dict[str, tuple[Callable[[Path], object], str]] = {
     ),
     "no end": (
         lambda f: endless_loop(f / "model.onnx", side=64, n_tags=N_TAGS),
-        r"takes longer than 0\.5 s",
+        r"takes more than 0\.5 s for a batch",
     ),
     "no tags": (lambda f: rows(f, lambda lines: lines[:1]), "has no tags"),
     "no columns": (lambda f: rows(f, lambda lines: lines[1:]), "does not have the columns"),
