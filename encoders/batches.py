@@ -28,8 +28,8 @@ IMAGES_A_BATCH = 32
 _TIMED_BATCHES = 4
 _TIMED_TEXTS = 16
 _LONGEST_TEXT = 5_000
-"""Characters of a text that are tokenized. The time of CLIP's tokenizer grows with the square of a word's
-length: 1.7 s for 8,000 letters."""
+"""Characters of a text that are tokenized. The time of CLIP's tokenizer grows with the square of a
+word's length: 1.7 s for 8,000 letters."""
 
 
 def encodable(text: str) -> str:

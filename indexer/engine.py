@@ -142,8 +142,8 @@ class LocalEngine:
         if seconds > _ANNOUNCED_S:
             self._announce(
                 f"Encoding {rows:,} prompts with {spaces[0].spec.name} takes about "
-                f"{duration_text(seconds)} on this machine. Repeat an interrupted command to resume "
-                "it."
+                f"{duration_text(seconds)} on this machine. Repeat the command to resume it if it "
+                "is interrupted."
             )
 
     def _compare(self, used_bytes: int) -> None:
