@@ -32,6 +32,7 @@ from imprompt.encoders.torch_devices import (
 )
 from imprompt.indexer.provenance import TellsProvenance
 from tests.assets.scenes import held_out_scenes
+from tests.conftest import Imprompt
 from tests.encoders.clip_models import ARCHITECTURES, write_hugging_face_model
 from tests.encoders.transformers_models import MODELS
 
@@ -140,6 +141,30 @@ def test_bfloat16_is_refused_where_it_is_not_supported(
     monkeypatch.setattr("imprompt.encoders.torch_devices.has_bfloat16", lambda device: True)
     with pytest.raises(ConfigError, match="in float32 only"):
         load_encoder(str(clip_folder("coca")), device="cpu", dtype="bfloat16", offline=True)
+
+
+def test_an_index_records_bfloat16(
+    tiny_clip: Path, tmp_path: Path, imprompt: Imprompt, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Plan, encoder and shards; each addition records its own type, and queries do not change."""
+    monkeypatch.setattr("imprompt.encoders.torch_devices.has_bfloat16", lambda device: True)
+    old, new = tmp_path / "old.txt", tmp_path / "new.txt"
+    old.write_text("a red fox in the snow\na castle on a hill\n")
+    new.write_text("the sea at night, oil painting\n")
+    options = ("--index", tmp_path / "index", "--device", "cpu", "--offline", "--json")
+    words = ("build-index", "--encoder", tiny_clip, "--corpus", old, "--dtype", "bfloat16")
+    built = imprompt(*words, *options).lines[-1]
+    assert [encoder["dtype"] for encoder in built["encoders"]] == ["bfloat16", ""]
+    assert built["plan"]["encoders"] == built["encoders"]
+    added = imprompt("add", new, *options).lines[-1]["manifest"]
+    clip, minilm = (encoder["space"] for encoder in built["encoders"])
+    recorded = {
+        space: [shard["provenance"]["dtype"] for shard in added["shards"][space]]
+        for space in (clip, minilm)
+    }
+    assert recorded == {clip: ["bfloat16", "float32"], minilm: ["float32", "float32"]}
+    (answer,) = imprompt("query", "--text", "a castle on a hill", *options).lines
+    assert answer["nearest"][0]["prompt"] == "a castle on a hill"
 
 
 def test_bfloat16_is_found_in_the_processor_flags() -> None:
