@@ -63,8 +63,8 @@ def load_encoder(
     if name == _LITE or name.startswith(f"{_LITE}:"):
         from imprompt.encoders.lite import load_lite
 
-        if dtype == "bfloat16":
-            raise ConfigError("lite does not compute in bfloat16.", hint="Leave --dtype out.")
+        if dtype != "auto":
+            raise ConfigError("--dtype does not apply to lite.", hint="Leave --dtype out.")
         head = name.partition(":")[2]
         return load_lite(Path(head) if head else None, device=device, announce=announce)
     if not name or not ("/" in name or ":" in name or Path(name).is_dir()):

@@ -72,7 +72,7 @@ class Tagger:
         if len(graph.input_shape) != 4:
             raise self._wrong_input()
         n, height, width, channels = graph.input_shape
-        if height not in _SIDES_PX or width != height or channels != 3:
+        if height is None or height not in _SIDES_PX or width != height or channels != 3:
             raise self._wrong_input()
         if n is not None and not 1 <= n <= _MOST_AT_ONCE:
             raise self._rejected(f"takes {n:,} images at once, not 1 to {_MOST_AT_ONCE}")
