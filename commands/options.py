@@ -70,8 +70,8 @@ Dtype = Annotated[
     typer.Option(
         "--dtype",
         metavar="TYPE",
-        help="The type that the encoder computes in: `auto` (float16 on CUDA, else float32), "
-        "`float32`, or `bfloat16` on a device that has it. The index records it.",
+        help="The number type that the encoder computes in: `auto` (float16 on CUDA, else "
+        "float32), `float32`, or `bfloat16` on a device that supports it. The index records it.",
     ),
 ]
 MemoryBudget = Annotated[

@@ -32,7 +32,7 @@ def check_device(device: str) -> None:
 
 
 def check_dtype(dtype: str) -> None:
-    """Raise `ConfigError` for a name that is not in `DTYPES`."""
+    """Raise `ConfigError` for a type that is not in `DTYPES`."""
     if dtype not in DTYPES:
         raise ConfigError(
             f"Encoders cannot compute in {dtype!r}.", hint=f"Choose one of {', '.join(DTYPES)}."

@@ -36,7 +36,7 @@ def size_text(size_bytes: int | None) -> str:
 
 
 def duration_text(seconds: float) -> str:
-    """Return a duration as a person reads it: 40 s, 12 min, 3 h 20 min, 8 days."""
+    """Return a duration for people: 40 s, 12 min, 3 h 20 min, 8 days."""
     if seconds < 60:
         return f"{seconds:.0f} s"
     if seconds < 3600:

@@ -129,7 +129,7 @@ class EncoderSpec:
     `weights_sha256` maps a file's role ("text", "image", "head") to the sha256 of its bytes.
     `preprocessing` names the text and image preprocessing. `batch_size` is that of the text tower,
     0 if unknown; it changes the last bits of vectors, so it is part of the plan too. So is `dtype`,
-    the type to compute in, if the user chose one; otherwise it is "" and depends on the device.
+    the type to compute in if the user chose one; "" leaves it to the device.
     """
 
     name: str

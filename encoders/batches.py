@@ -28,8 +28,8 @@ IMAGES_A_BATCH = 32
 _TIMED_BATCHES = 4
 _TIMED_TEXTS = 16
 _LONGEST_TEXT = 5_000
-"""Characters that are tokenized. The time of CLIP's tokenizer grows with the square of a word's
-length: 1.7 s for 8,000 letters."""
+"""Characters of a text that are tokenized. The time of CLIP's tokenizer grows with the square of a
+word's length: 1.7 s for 8,000 letters."""
 
 
 def encodable(text: str) -> str:
@@ -41,24 +41,24 @@ def encodable(text: str) -> str:
 
 
 def limited_text(text: str) -> str:
-    """Return what is tokenized of a text: at most 5,000 characters, none of them a surrogate."""
+    """Return the part of a text that is tokenized: at most 5,000 characters, `encodable`."""
     if len(text) > _LONGEST_TEXT:  # open_clip's tokenizers collapse white space, too
         text = " ".join(text.split())[:_LONGEST_TEXT]
     return encodable(text)
 
 
 def seconds_each(encode: Callable[[Sequence[str]], object], texts: Sequence[str]) -> float:
-    """Return how long a text takes on this machine, measured on some of all lengths."""
+    """Return the seconds per text on this machine, measured on a few texts of all lengths."""
     ordered = sorted(texts, key=len)
     encode(ordered[:1])  # loads the model
     seconds, encoded = 0.0, 0
     for part in range(_TIMED_BATCHES):
         start = len(ordered) * part // _TIMED_BATCHES
-        few = ordered[start : start + _TIMED_TEXTS]
-        begun = time.perf_counter()
-        encode(few)
-        seconds += time.perf_counter() - begun
-        encoded += len(few)
+        batch = ordered[start : start + _TIMED_TEXTS]
+        began = time.perf_counter()
+        encode(batch)
+        seconds += time.perf_counter() - began
+        encoded += len(batch)
     return seconds / max(encoded, 1)
 
 

@@ -33,7 +33,7 @@ def read_tensors(path: Path, *, mapped: bool = False) -> dict[str, Tensor]:
     """Return the tensors by name, on the CPU, of a .safetensors file or a pickle of tensors alone.
 
     Of a training checkpoint, the `state_dict` is read; the prefix `module.` of parallel training is
-    dropped. With `mapped`, the tensors of a zipped pickle stay in the file until they are used.
+    dropped. With `mapped`, the tensors of a zipped pickle are memory-mapped, not read.
 
     Raises:
         WeightsMissing: the file does not exist.
@@ -52,7 +52,7 @@ def read_tensors(path: Path, *, mapped: bool = False) -> dict[str, Tensor]:
 
 
 def tensor_shape(path: Path, name: str) -> tuple[int, ...] | None:
-    """Return the shape of one tensor of a checkpoint, or None if it has none of that name.
+    """Return the shape of a tensor in a checkpoint, or None if there is no tensor of that name.
 
     The tensors themselves are not read, unless the file is a pickle of torch before 1.6.
 
@@ -88,7 +88,7 @@ def _read_safetensors(path: Path) -> dict[str, Tensor]:
 def read_pickle(path: Path, *, mapped: bool = False) -> object:
     """Return what `torch.save` wrote, if it is tensors and plain values; no code of it is run.
 
-    With `mapped`, the file must be a zip archive, and its tensors stay there until they are used.
+    With `mapped`, the file must be a zip archive, and its tensors are memory-mapped, not read.
 
     Raises:
         WeightsRejected: it is damaged, or holds anything else.

@@ -50,7 +50,8 @@ _KERNEL_KEYS = ("attn_implementation", "experts_implementation")
 
 MAX_LAYERS = 1_000
 MAX_SIDE_PX = 4_096
-MAX_TOKENS = 1 << 20
+MAX_TOKENS = 8_192
+"""Of a text, for open_clip, which builds a mask of the square of it: 256 MiB."""
 MAX_PATCHES = 1 << 14
 MAX_BEAMS = 64
 _SQUARES_A_LAYER = 6

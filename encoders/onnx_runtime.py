@@ -1,7 +1,7 @@
-"""ONNX Runtime, which computes `lite` (`Graph`) and taggers of strangers (`ForeignGraph`).
+"""ONNX Runtime, which computes `lite` (`Graph`) and untrusted taggers (`ForeignGraph`).
 
-A graph of this package has the shapes of its weights and none of their numbers, which come from
-other files. `graphs/write_graphs.py` writes them.
+The graphs of this package hold the shapes of their weights, but not the numbers, which come from
+other files. `graphs/write_graphs.py` writes the graphs.
 """
 
 from __future__ import annotations
@@ -31,14 +31,14 @@ OLDEST = Version("1.25")
 """The oldest version that the tests were run with; 1.22 lacks an operator of MiniLM's graph."""
 
 MAX_FILE_BYTES = 2 << 30
-"""Of a foreign graph, which is one protobuf message; those cannot be longer."""
+"""Of a foreign graph, which is one protobuf message; protobuf allows no more."""
 MAX_MEMORY_BYTES = 6 << 30
 """Of all foreign graphs together, weights and activations."""
 TIME_LIMIT_S = 300.0
 """Of one call of a foreign graph."""
 
 _ARENA = "BFCArena"
-"""In the message of the allocator that has a limit."""
+"""A word in the message of the limited allocator."""
 _CUDA = "CUDAExecutionProvider"
 _PROCESSOR = "CPUExecutionProvider"
 
@@ -108,21 +108,21 @@ class Graph:
 
 
 class ForeignGraph:
-    """A network of a stranger, with its weights, in one file: one float32 input, any outputs.
+    """An untrusted ONNX model, with its weights in the same file and one float32 input.
 
-    Its operators are ONNX Runtime's own. It reads no other file, takes at most `MAX_MEMORY_BYTES`,
-    and a call ends after `TIME_LIMIT_S`. `input_shape` is as it states it: a number, or None where
-    the size is free.
+    It may use ONNX Runtime's own operators only, reads no other file, takes at most
+    `MAX_MEMORY_BYTES`, and a call ends after `TIME_LIMIT_S`. `input_shape` is the shape that it
+    declares, with None for each free size.
 
     Args:
         path: of the file.
         hint: the remedy, for errors.
-        on_cuda: compute on the first CUDA device; `device` tells whether that was possible.
+        on_cuda: compute on the first CUDA device if possible; `device` says which it is.
 
     Raises:
         EncoderError: ONNX Runtime cannot be loaded, or is too old.
         WeightsMissing: the file cannot be read.
-        WeightsRejected: it is too large, damaged, or not such a network.
+        WeightsRejected: it is too large, damaged, or not such a model.
     """
 
     def __init__(self, path: Path, *, hint: str, on_cuda: bool = False) -> None:
@@ -142,13 +142,13 @@ class ForeignGraph:
         providers: list[Any] = [_PROCESSOR]
         if on_cuda:
             providers.insert(0, (_CUDA, {"gpu_mem_limit": str(MAX_MEMORY_BYTES)}))
-        # Tensors in other files are looked for below this folder, and nowhere else.
+        # ONNX Runtime looks for tensors in other files below this folder only.
         with tempfile.TemporaryDirectory() as empty:
             options.add_session_config_entry(
                 "session.model_external_initializers_file_folder_path", empty
             )
             try:
-                # Folding computes constants before any limit holds.
+                # Constant folding would run operators before any limit applies.
                 self._session = runtime.InferenceSession(
                     content, options, providers=providers, disabled_optimizers=["ConstantFolding"]
                 )
@@ -156,7 +156,7 @@ class ForeignGraph:
                 raise self._rejected(f"cannot be loaded: {first_line(error)}") from error
         inputs = self._session.get_inputs()
         if len(inputs) != 1 or inputs[0].type != "tensor(float)":
-            raise self._rejected("does not have one input of float32")
+            raise self._rejected("does not have exactly one input, of float32")
         self._input = inputs[0].name
         self.input_shape = tuple(
             size if isinstance(size, int) else None for size in inputs[0].shape or ()
@@ -164,10 +164,10 @@ class ForeignGraph:
         self.device = "cuda" if self._session.get_providers()[0] == _CUDA else "cpu"
 
     def __call__(self, batch: NDArray[np.float32]) -> NDArray[Any]:
-        """Return the network's first output for a batch; safe between threads.
+        """Return the model's first output for a batch; threads may share it.
 
         Raises:
-            WeightsRejected: it needs more memory or time than it may take, or fails.
+            WeightsRejected: it exceeds its memory or time limit, or fails.
         """
         run = import_onnxruntime().RunOptions()
         run.log_severity_level = 4
@@ -178,7 +178,7 @@ class ForeignGraph:
             output = self._session.run(None, {self._input: batch}, run)[0]
         except Exception as error:  # the library's exceptions have no common class
             if run.terminate:
-                raise self._rejected(f"takes longer than {TIME_LIMIT_S:g} s") from error
+                raise self._rejected(f"takes more than {TIME_LIMIT_S:g} s for a batch") from error
             if _ARENA in str(error):
                 raise self._rejected(
                     f"needs more than {size_text(MAX_MEMORY_BYTES)} of memory"
@@ -187,7 +187,7 @@ class ForeignGraph:
         finally:
             timer.cancel()
         if not isinstance(output, np.ndarray):
-            raise self._rejected("does not compute an array")
+            raise self._rejected("does not output an array")
         return output
 
     def _rejected(self, what: str) -> WeightsRejected:
@@ -207,13 +207,15 @@ def _session_options(runtime: Any) -> Any:
 
 @cache
 def _bound_memory() -> None:
-    """Let this process have one allocator with a limit, for the sessions that ask for it."""
+    """Register an allocator with a limit, for the sessions of this process that ask for it."""
     runtime = import_onnxruntime()
     place = runtime.OrtMemoryInfo(
         "Cpu", runtime.OrtAllocatorType.ORT_ARENA_ALLOCATOR, 0, runtime.OrtMemType.DEFAULT
     )
-    as_asked = 1  # or it grows by doubling
-    limits = runtime.OrtArenaCfg({"max_mem": MAX_MEMORY_BYTES, "arena_extend_strategy": as_asked})
+    as_requested = 1  # otherwise the arena grows by doubling
+    limits = runtime.OrtArenaCfg(
+        {"max_mem": MAX_MEMORY_BYTES, "arena_extend_strategy": as_requested}
+    )
     runtime.create_and_register_allocator(place, limits)
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import threading
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, replace
 from functools import cached_property
@@ -47,7 +48,7 @@ if TYPE_CHECKING:
 
 _DEFAULT_CONTEXT = 77
 _KEPT_POSITIONS = 20
-"""LongCLIP's, of CLIP's."""
+"""Positions that LongCLIP keeps from CLIP's table."""
 _NOT_OF_THE_SPACE = frozenset(
     {"hf_model_name", "hf_tokenizer_name", "hf_model_pretrained", "timm_model_pretrained"}
 )
@@ -61,6 +62,8 @@ class OpenClipTexts:
         self._model = model
         self._batches = Batches(TEXTS_A_BATCH, announce=model.announce)
         self._tokens = token_cache(self._tokenized)
+        # A tokenizer of Hugging Face holds its truncation, which the two calls set differently.
+        self._tokenizing = threading.Lock()
 
     def encode(self, items: Sequence[str]) -> Vectors:
         """Return (n, dim) float32 unit rows in the order given; texts are cut at `max_tokens`."""
@@ -87,9 +90,10 @@ class OpenClipTexts:
         """
         tokenizer = self._model.tokenizer
         if not hasattr(tokenizer, "encode"):  # a tokenizer of Hugging Face
-            sequences = [
-                tokenizer.tokenizer(tokenizer.clean_fn(limited_text(text))) for text in texts
-            ]
+            with self._tokenizing:
+                sequences = [
+                    tokenizer.tokenizer(tokenizer.clean_fn(limited_text(text))) for text in texts
+                ]
             return np.array([len(tokens.input_ids) for tokens in sequences], dtype=np.int64)
         if not texts:
             return np.empty(0, dtype=np.int64)
@@ -108,7 +112,8 @@ class OpenClipTexts:
         )
 
     def _tokenized(self, texts: Sequence[str]) -> Tensor:
-        tokens: Tensor = self._model.tokenizer([limited_text(text) for text in texts])
+        with self._tokenizing:
+            tokens: Tensor = self._model.tokenizer([limited_text(text) for text in texts])
         return tokens
 
     def _encode_whole(self, rows: list[Tensor]) -> Vectors:
@@ -189,7 +194,7 @@ class OpenClipModel:
     def __init__(
         self, source: OpenClipSource, spec: EncoderSpec, *, device: str, announce: Announce
     ) -> None:
-        """Take the device as the user names it; the type is that of `spec.dtype`."""
+        """Keep the device as the user named it; `spec.dtype` is the type to compute in."""
         self.spec = spec
         self.announce = announce
         self.source = source
@@ -287,7 +292,7 @@ def load_openclip(
         digests: see `imprompt.encoders.registry.load_encoder`.
 
     Raises:
-        ConfigError: unknown name, device or type, or a type that the device does not have.
+        ConfigError: unknown name, device or type, or a type that the device lacks.
         EncoderError: open_clip is not installed, or cannot build the model.
         WeightsMissing: a file is not on this machine and cannot be fetched.
         WeightsRejected: a file has wrong contents.
@@ -296,7 +301,7 @@ def load_openclip(
     import_open_clip()
     source = find_source(name, offline=offline, announce=announce, weights=weights, digests=digests)
     if dtype == "bfloat16" and source.has_single_precision:
-        raise ConfigError(f"open_clip computes {name} in float32 alone.", hint="Leave --dtype out.")
+        raise ConfigError(f"open_clip computes {name} in float32 only.", hint="Leave --dtype out.")
     spec = replace(_spec(source), dtype="" if dtype == "auto" else dtype)
     return OpenClipEncoder(OpenClipModel(source, spec, device=device, announce=announce))
 
@@ -381,7 +386,7 @@ def _build(source: OpenClipSource, *, dtype: str) -> Any:
 
 
 def _halve_precision(network: Any, half: Any, *, timm_tower: bool) -> None:
-    """Convert what open_clip's precisions "fp16" and "bf16" do: not layer norms and embeddings."""
+    """Convert all but layer norms and embeddings, as open_clip's precisions "fp16" and "bf16"."""
     open_clip = import_open_clip()
     from open_clip.transformer import LayerNormFp32
 
@@ -419,7 +424,7 @@ def _load(network: Any, tensors: dict[str, Tensor], source: OpenClipSource) -> N
 
 
 def _with_one_position_table(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Return LongCLIP's tensors as those of a CLIP, which has one table of positions.
+    """Return LongCLIP's tensors with one table of positions, as a CLIP has.
 
     LongCLIP takes its first 20 positions from CLIP's table and the others from its own: Zhang et
     al. 2024, arXiv:2403.15378, section 3.1, and `mask1`, `mask2` in model/model_longclip.py of

@@ -59,7 +59,7 @@ SAME_WEIGHTS = {
 """Repositories for transformers, and the names of the same weights for open_clip."""
 
 LONG_POSITIONS = "positional_embedding_res"
-"""A tensor that only LongCLIP has: the positions of its long texts."""
+"""A tensor that only LongCLIP has: its table of positions for long texts."""
 
 _HUB_WEIGHTS = (WEIGHT_FILES[0], WEIGHT_FILES[2])
 _ADDRESS = re.compile(r"https?://[^/]+/([^/?#]+/[^/?#]+).*")
@@ -294,7 +294,7 @@ def _from_file(name: str, *, announce: Announce) -> OpenClipSource:
             f"{name} is taken for weights with QuickGELU, as all published ones of {architecture}. "
             "For others, name a folder with an open_clip_config.json."
         )
-    if (shape := tensor_shape(path, LONG_POSITIONS)) is not None:
+    if shape := tensor_shape(path, LONG_POSITIONS):  # a number alone has the shape ()
         model["text_cfg"] = {**model["text_cfg"], "context_length": shape[0]}
     return OpenClipSource(f"{named}//{path}", architecture, model, record, path)
 

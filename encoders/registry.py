@@ -44,14 +44,14 @@ def load_encoder(
             `hf-hub:OWNER/NAME` in the layout of open_clip, `hf:OWNER/NAME` in that of transformers,
             or a folder with the files of such a repository.
         device: "auto", "cpu", "cuda" or "mps".
-        dtype: "auto", "float32" or "bfloat16", the type to compute in; a choice other than "auto"
-            stands in the spec.
+        dtype: the type to compute in: "auto", "float32" or "bfloat16". The spec records any but
+            "auto".
         offline: fetch nothing; files in the hub's cache are still used.
         announce: takes a line for the user, such as which files will be fetched.
         digests: sha256 of the weights that are meant, if the hub's cache has several commits.
 
     Raises:
-        ConfigError: unknown name or type, or the device is missing or does not have the type.
+        ConfigError: unknown name or type, or a device that is missing or lacks the type.
         EncoderError: a package that the encoder needs is not installed.
         WeightsMissing: its weights are not on this machine and cannot be fetched.
         WeightsRejected: a weight file has wrong contents.
@@ -63,8 +63,8 @@ def load_encoder(
     if name == _LITE or name.startswith(f"{_LITE}:"):
         from imprompt.encoders.lite import load_lite
 
-        if dtype == "bfloat16":
-            raise ConfigError("lite computes in float32 alone.", hint="Leave --dtype out.")
+        if dtype != "auto":
+            raise ConfigError("--dtype does not apply to lite.", hint="Leave --dtype out.")
         head = name.partition(":")[2]
         return load_lite(Path(head) if head else None, device=device, announce=announce)
     if not name or not ("/" in name or ":" in name or Path(name).is_dir()):

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 
 _BFLOAT16_FLAGS = frozenset({"amx_bf16", "avx512_bf16", "bf16"})
-"""Linux' names of the instructions, the last one on Arm."""
+"""Linux's names for the instructions, the last one on Arm."""
 
 
 def import_torch() -> Any:
@@ -110,20 +110,21 @@ def choose_dtype(device: str, dtype: str) -> str:
     """Return torch's name of the type to compute in; "auto" is `dtype_on(device)`.
 
     Raises:
-        ConfigError: unknown name, or "bfloat16" where the device only emulates it.
+        ConfigError: unknown type, or "bfloat16" on a device that would emulate it.
     """
     check_dtype(dtype)
     if dtype == "bfloat16" and not has_bfloat16(device):
         raise ConfigError(
-            f"The device {device} here cannot compute in bfloat16, which would only be slower.",
-            hint="Leave --dtype out. It needs a processor with AMX, AVX512-BF16 or Arm's bf16, or "
-            "a GPU of NVIDIA's Ampere or later.",
+            f"The device {device} of this machine does not support bfloat16; emulating it would "
+            "only be slower.",
+            hint="Leave --dtype out. bfloat16 needs a processor with AMX, AVX512-BF16 or Arm's "
+            "bf16, or an NVIDIA GPU of the Ampere generation or later.",
         )
     return dtype_on(device) if dtype == "auto" else dtype
 
 
 def has_bfloat16(device: str) -> bool:
-    """Return whether torch's "cpu" or "cuda" has instructions for bfloat16; False for others."""
+    """Return whether torch's "cpu" or "cuda" supports bfloat16 in hardware; False for others."""
     torch = import_torch()
     if device == "cuda":
         return bool(torch.cuda.is_bf16_supported(including_emulation=False))
@@ -144,7 +145,7 @@ def use_threads(n_threads: int) -> None:
 
 
 def normalized(features: Tensor) -> Vectors:
-    """Return (n, dim) float32 unit rows of (n, dim) features of any type, on any device."""
+    """Return (n, dim) float32 unit rows for (n, dim) features of any type, on any device."""
     from torch.nn.functional import normalize
 
     return normalize(features.float(), dim=-1).cpu().numpy()

@@ -61,8 +61,8 @@ class BlendConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     `weights` by member; only their ratios count. `suffixes` are appended to a member's captions.
     `sources` override where a member's model comes from: a folder, or OWNER/NAME of a hub
     repository; for `vit` a file, a folder, or ARCH//FILE; for `caption` also openai:URL#MODEL, a
-    server. `caption_style` is what `caption` writes: a sentence, or comma-separated tags; a tagger
-    always writes tags. `calibrations` turn the features of a prediction into a
+    server. `caption_style` is what `caption` writes: a sentence, or comma-separated tags; taggers
+    always write tags. `calibrations` turn the features of a prediction into a
     confidence, each for one encoder and one size of corpus.
     """
 

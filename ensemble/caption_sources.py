@@ -1,4 +1,4 @@
-"""Which captioner the source of `caption` names: a server, a tagger, or a model of transformers."""
+"""Load the captioner that a source of `caption` names: a server, a tagger, or transformers."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def load_captioner(
 ) -> ChatCaptioner | ImageToText | Tagger:
     """Return the captioner of openai:URL#MODEL, a folder, or OWNER/NAME on the hub.
 
-    A tagger writes tags in any style. Raises what `load` of these classes raises.
+    A tagger ignores `style`. Raises what `load` of these classes raises.
     """
     if source.startswith(CHAT_PREFIX):
         return ChatCaptioner.load(
@@ -34,7 +34,8 @@ def load_captioner(
 def wanted_files(repo: str, *, style: CaptionStyle = "sentence") -> list[Wanted]:
     """Return the files to fetch for a repository, as far as those on this machine tell.
 
-    What tells its kind comes first: older taggers have no config.json.
+    Of an unknown repository, the file that tells its kind is fetched first: config.json, which
+    older taggers lack, or a table of tags.
 
     Raises what `imprompt.ensemble.image_to_text.wanted_files` raises.
     """

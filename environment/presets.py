@@ -19,9 +19,9 @@ class Preset(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class PresetParts:
-    """The encoder and corpus of a preset, of which `sample` random rows are read (None: all).
+    """The encoder and corpus of a preset, and how many random rows are read (None: all).
 
-    `described` is shown when the corpus and encoder are the preset's.
+    `described` is shown when the build uses both.
     """
 
     encoder: str
@@ -35,8 +35,8 @@ PRESETS = {
         encoder="lite",
         corpus="starter",
         described="Preset lite: the small built-in encoder over 5,000 synthetic prompts, nothing "
-        "to download. `--preset clip-small` searches 200,000 real prompts by a CLIP model: a "
-        "download of 0.8 GB.",
+        "to download. `--preset clip-small` searches 200,000 real prompts with a CLIP model: "
+        "a download of 0.8 GB.",
     ),
     Preset.CLIP_SMALL: PresetParts(
         encoder="ViT-B-32/laion2b_s34b_b79k",
@@ -48,7 +48,7 @@ PRESETS = {
     Preset.CLIP: PresetParts(
         encoder="ViT-H-14/laion2b_s32b_b79k",
         corpus="diffusiondb-2m",
-        described="Preset clip: ViT-H-14/laion2b_s32b_b79k over diffusiondb-2m. Use a GPU: without "
-        "one it takes days. `--preset clip-small` takes hours.",
+        described="Preset clip: ViT-H-14/laion2b_s32b_b79k over diffusiondb-2m. Use a GPU: it "
+        "takes days on a processor, where `--preset clip-small` takes hours.",
     ),
 }

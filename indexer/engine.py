@@ -31,8 +31,8 @@ from imprompt.store.staged_prompts import CleanPrompt
 READ_ROWS = 16_384
 """Rows that are read, cleaned and committed together: the most that a kill can cost."""
 
-_FORETOLD_ROWS = 2_000
-_FORETOLD_S = 60
+_ANNOUNCED_ROWS = 2_000
+_ANNOUNCED_S = 60
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,17 +120,17 @@ class LocalEngine:
         """
         for i, (shard, texts) in enumerate(ahead(_tokenized(staging, spaces, wanted))):
             if i == 0:
-                self._foretell(spaces, wanted, texts)
+                self._announce_duration(spaces, wanted, texts)
             yield from encode_shard(staging, spaces, shard, texts)
             if i == 0:
                 self._compare(max(FREED.most_bytes, own_bytes()))
 
-    def _foretell(
+    def _announce_duration(
         self, spaces: Sequence[BuildSpace], wanted: Sequence[WantedShard], texts: Sequence[str]
     ) -> None:
-        """Say how long encoding takes on this machine, if it is more than a minute."""
+        """Announce how long encoding will take on this machine, if it is more than a minute."""
         rows = sum(len(shard.rows) for shard in wanted)
-        if rows < _FORETOLD_ROWS:
+        if rows < _ANNOUNCED_ROWS:
             return
         towers = [space.texts() for space in spaces if space.spec.space in wanted[0].spaces]
 
@@ -139,11 +139,11 @@ class LocalEngine:
                 tower.encode(few)
 
         seconds = rows * seconds_each(encode, texts)
-        if seconds > _FORETOLD_S:
+        if seconds > _ANNOUNCED_S:
             self._announce(
                 f"Encoding {rows:,} prompts with {spaces[0].spec.name} takes about "
-                f"{duration_text(seconds)} on this machine. If you stop it, the same command goes "
-                "on where it stopped."
+                f"{duration_text(seconds)} on this machine. Repeat the command to resume it if it "
+                "is interrupted."
             )
 
     def _compare(self, used_bytes: int) -> None:

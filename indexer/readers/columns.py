@@ -20,8 +20,8 @@ NSFW_COLUMN = "prompt_nsfw"
 EXTRA_COLUMNS = (SUBMITTED_COLUMN, NSFW_COLUMN)
 """Columns that are read with the prompt if a table has them; never guessed to hold prompts."""
 
-_PICTURE_NAMES = ("_file_name", "_file_names")
-"""What the columns that name a row's pictures end in, in the metadata of an image folder."""
+_IMAGE_FILES = ("_file_name", "_file_names")
+"""Endings of the columns with a row's image files, in the metadata of an image folder."""
 
 _PARSING_VERSION = "readers 1"
 """Part of every fingerprint.
@@ -35,7 +35,7 @@ def choose_column(
 ) -> str:
     """Return the column asked for, else `prompt`, else the only text column.
 
-    The names of the pictures that a table describes (`file_name`) are never guessed to be prompts.
+    Columns that name image files (`file_name`) are never guessed to hold prompts.
 
     Args:
         path: for the message.
@@ -48,7 +48,7 @@ def choose_column(
             lists the columns.
     """
     names = ", ".join(columns) or "none"
-    guesses = [text for text in texts if not f"_{text}".endswith(_PICTURE_NAMES)]
+    guesses = [name for name in texts if not f"_{name}".endswith(_IMAGE_FILES)]
     column = DEFAULT_COLUMN if asked is None else asked
     if columns.count(column) > 1:
         problem = f"{path} has {columns.count(column)} columns {column!r}."

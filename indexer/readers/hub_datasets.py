@@ -1,6 +1,6 @@
 """Data sets of the Hugging Face hub: which of their files are read, at which commit.
 
-docs/adr/0005-hub-files.md explains which of them the library `datasets` reads.
+docs/adr/0005-hub-files.md explains which of them are read with the library `datasets`.
 """
 
 from __future__ import annotations
@@ -214,8 +214,8 @@ def choose_files(filenames: Sequence[str], patterns: Sequence[str] | None) -> li
     tables = sorted(filter(is_data, filenames))
     if patterns is not None:
         matching = (name for pattern in patterns for name in tables if _matches(name, pattern))
-        return _ranking(dict.fromkeys(matching))
-    tables = _ranking(tables)
+        return _without_outranked(dict.fromkeys(matching))
+    tables = _without_outranked(tables)
     kinds = Counter(table_suffix(Path(name)) for name in tables)
     most = max(
         kinds, key=lambda kind: (kind != TEXT_SUFFIX, kinds[kind], kind == ".parquet"), default=None
@@ -226,8 +226,8 @@ def choose_files(filenames: Sequence[str], patterns: Sequence[str] | None) -> li
     )
 
 
-def _ranking(tables: Iterable[str]) -> list[str]:
-    """Return the tables without those of kinds that are `outranked`."""
+def _without_outranked(tables: Iterable[str]) -> list[str]:
+    """Return the files whose kind is not `outranked`."""
     kinds = {name: table_suffix(Path(name)) for name in tables}
     without = outranked(kinds.values())
     return [name for name, kind in kinds.items() if kind not in without]

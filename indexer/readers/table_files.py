@@ -39,8 +39,8 @@ TABLES: dict[str, Callable[[Path, str | None], StreamedSource]] = {
 }
 """How each kind of file is opened, by its suffix."""
 
-_NEVER_PACKED = frozenset({".parquet", ".arrow", ARCHIVE_SUFFIX})
-"""Kinds that hold compressed content, so `.parquet.gz` is not one."""
+_NEVER_COMPRESSED = frozenset({".parquet", ".arrow", ARCHIVE_SUFFIX})
+"""Kinds that are not read compressed: `.parquet.gz` is no table."""
 
 FORMS = f"{', '.join(TABLES)} (text, CSV, TSV and JSON also with {' or '.join(CODECS)})"
 
@@ -50,7 +50,7 @@ DESCRIPTIONS = frozenset(
 """Metadata files that the library `datasets` writes."""
 
 _CACHED = re.compile(r"cache-[0-9a-f]{16}(_\d{5}_of_\d{5})?\.arrow")
-"""Results of `map` and `filter` that the library leaves beside the tables of `save_to_disk`."""
+"""Cached results of `map` and `filter`, which `datasets` puts beside the saved tables."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,21 +68,21 @@ def is_table(name: str) -> bool:
     return (
         kind in TABLES
         and path.name not in DESCRIPTIONS
-        and (kind not in _NEVER_PACKED or path.suffix.lower() == kind)
+        and (kind not in _NEVER_COMPRESSED or path.suffix.lower() == kind)
     )
 
 
 def is_data(name: str) -> bool:
-    """Tell whether a file found in a folder or a data set is one of its tables."""
+    """Return whether a file found in a folder or a data set holds its prompts."""
     path = Path(name)
     is_hidden = any(part.startswith(".") for part in path.parts)
     return is_table(name) and not is_hidden and not _CACHED.fullmatch(path.name)
 
 
 def outranked(kinds: Iterable[str]) -> frozenset[str]:
-    """Return the kinds that are no data beside the others.
+    """Return the kinds that are not read beside the others.
 
-    Archives beside a table are its pictures; JSON and text beside archives are counts and notes.
+    Archives beside a table hold its images; JSON and text beside archives are counts and notes.
     """
     here = frozenset(kinds)
     if here - {ARCHIVE_SUFFIX, TEXT_SUFFIX, ".json"}:

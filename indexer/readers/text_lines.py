@@ -84,7 +84,7 @@ def _line_objects(path: Path) -> Iterator[KeyedObject]:
 
 
 def parse_object(line: bytes | None) -> dict[str, Any] | str:
-    """Return the JSON object, or the reason why it is none; None for a line that is too long."""
+    """Return a line's JSON object, or why it is not one; the line is None if it is too long."""
     import msgspec
 
     if line is None:

@@ -1,9 +1,9 @@
 """Corpora in WebDatasets: tar archives whose files are grouped into samples by their names.
 
 `0001.jpg`, `0001.txt`, `0002.jpg` and `0002.txt` are two samples with the members `jpg` and `txt`.
-The library `datasets` reads them. It keeps a sample in memory, expands members that are compressed
-and decodes others by their suffix, so that an archive is first checked by its headers, and the
-library gets no decoders: what it returns are bytes, which are judged here.
+The library `datasets` reads them. It keeps a sample in memory, decompresses members and decodes
+others by their suffix. So the headers of an archive are checked first, and the library gets no
+decoders: it returns bytes, which are checked here.
 """
 
 from __future__ import annotations
@@ -36,17 +36,17 @@ EXTRA = "datasets"
 
 _TEXTS = frozenset({"txt", "text", "caption", "prompt", "transcript"})
 _OBJECTS = frozenset({"json", "jsn"})
-"""Last parts of the names of members that are texts, and JSON."""
+"""Suffixes of members that hold text, and of those that hold JSON."""
 
 _PEEKED_SAMPLES = 1000
 _MAX_COLUMNS = 10_000
 _MAX_SAMPLE_BYTES = 64 << 20
-"""The library takes four times as much memory, whatever is read of the sample."""
+"""The library takes four times as much memory, whichever member is read."""
 
 _MAX_SAMPLE_MEMBERS = 1000
 _MAX_NAME = 1000
 _MAX_EXTENDED_BYTES = 1 << 16
-"""Longest header that holds a long name or other attributes; tarfile keeps it in memory."""
+"""Of a header with a long name or other attributes, which tarfile keeps in memory."""
 
 _MAX_ATTRIBUTES = 100
 _EXTENDED = frozenset(
@@ -68,13 +68,13 @@ _COMPRESSED_HEADS = (
     b"PK\3\4",
     b"PK\5\6",
 )
-"""First bytes by which a library takes any file for a compressed one."""
+"""First bytes by which the library takes a file for a compressed one."""
 
-_TAKEN = frozenset({"__key__", "__url__"})
+_RESERVED = frozenset({"__key__", "__url__"})
 """Members that the library adds to each sample."""
 
 _Sample: TypeAlias = dict[str, tuple[tarfile.TarFile, tarfile.TarInfo]]
-"""The members of a sample: where the content is, and its header."""
+"""The members of a sample: the archive that holds the content, and the header."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,7 +131,7 @@ def require_datasets(what: str) -> None:
 
 
 def _row(content: bytes | None, field: str | None, *, source: str, key: str) -> Row:
-    """Judge a text, or a field of a JSON object; None for a sample without that member."""
+    """Return the row of a text or of a JSON object's field; None is a missing member."""
     if content is None or field is None:
         return judge(content, source=source, key=key)
     item = parse_object(content if len(content) <= MAX_LINE_BYTES else None)
@@ -141,7 +141,7 @@ def _row(content: bytes | None, field: str | None, *, source: str, key: str) -> 
 
 
 def _columns(path: Path) -> dict[str, _Column]:
-    """Return what the first samples hold, by the name a user gives it: "txt", "json.caption"."""
+    """Return the columns of the first samples by name: "txt", "json.caption"."""
     columns: dict[str, _Column] = {}
     for sample in itertools.islice(_samples(path), _PEEKED_SAMPLES):
         for member, (archive, header) in sample.items():
@@ -161,7 +161,7 @@ def _columns(path: Path) -> dict[str, _Column]:
 
 
 def _choose(path: Path, asked: str | None, columns: Mapping[str, _Column]) -> str:
-    """Return the name of the column asked for, else of the one that holds the prompts."""
+    """Return the name of the column asked for, or else of the one that holds the prompts."""
     wanted = DEFAULT_COLUMN if asked is None else asked
     texts = [name for name, column in columns.items() if column.is_text]
     if wanted not in columns:
@@ -177,14 +177,14 @@ def _choose(path: Path, asked: str | None, columns: Mapping[str, _Column]) -> st
 def _contents(path: Path, member: str) -> Iterator[bytes | None]:
     """Yield a member of each sample, as the library reads it; None for a sample without it.
 
-    The archive has been checked: it names no other file, and no sample of it fills the memory. The
-    builder is made directly, because `load_dataset` would report the use to a server.
+    The archive has been checked: it names no other file, and no sample is too large. The builder is
+    made directly, because `load_dataset` would report its use to a server.
 
     Raises:
-        CorpusError: the library cannot read it further.
+        CorpusError: the library fails.
     """
     if "::" in str(path) or "://" in str(path):
-        raise _refusal(path, "the library datasets would take its path for an address")
+        raise _refusal(path, "the library datasets would take its path for a URL")
     try:
         from datasets import Features, Value
         from datasets.data_files import DataFilesDict, DataFilesList
@@ -197,7 +197,7 @@ def _contents(path: Path, member: str) -> Iterator[bytes | None]:
             # An error if a later library calls its decoders something else.
             {"DECODERS": WebDataset.DECODERS.fromkeys(()), "__module__": WebDataset.__module__},
         )
-        with tempfile.TemporaryDirectory(prefix="imprompt-") as folder:  # for its lock alone
+        with tempfile.TemporaryDirectory(prefix="imprompt-") as folder:  # only for its lock
             builder = undecoded(
                 cache_dir=folder,
                 data_files=DataFilesDict(train=DataFilesList([str(path.absolute())], [])),
@@ -215,7 +215,7 @@ def _contents(path: Path, member: str) -> Iterator[bytes | None]:
 
 @contextmanager
 def _without_torch() -> Iterator[None]:
-    """Let the library make no `DataLoader`'s data set, for which it would import torch."""
+    """Keep the library from importing torch, as it does to make a torch data set."""
     from datasets import config
 
     before, config.TORCH_AVAILABLE = config.TORCH_AVAILABLE, False
@@ -226,12 +226,11 @@ def _without_torch() -> Iterator[None]:
 
 
 def _samples(path: Path) -> Iterator[_Sample]:
-    """Yield the members of each sample, as the library groups them, from headers alone.
+    """Yield the members of each sample, grouped as the library does, from the headers only.
 
     Raises:
-        CorpusError: it is damaged or compressed, holds anything but plain files and folders or a
-            path that leads outside, has members that the library would expand, or names and
-            samples larger than the limits.
+        CorpusError: the archive is damaged or compressed, holds anything but regular files and
+            folders, a path that leads outside or a compressed member, or exceeds a limit.
     """
     try:
         with path.open("rb") as file:
@@ -261,7 +260,7 @@ def _grouped(path: Path, archive: tarfile.TarFile) -> Iterator[_Sample]:
             yield sample
             sample, size_bytes = {}, 0
         key = f"{folder}{slash}{stem}"
-        if member in sample or member in _TAKEN:
+        if member in sample or member in _RESERVED:
             raise _refusal(path, f"it has {header.name} twice")
         sample[member] = (archive, header)
         size_bytes += header.size
@@ -276,7 +275,7 @@ def _grouped(path: Path, archive: tarfile.TarFile) -> Iterator[_Sample]:
 
 
 class _BoundedHeader(tarfile.TarInfo):
-    """A header of 512 bytes; one that is damaged, or announces too much, ends the reading."""
+    """A header of 512 bytes, refused if it is damaged or declares too many bytes."""
 
     @classmethod
     def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> _BoundedHeader:
@@ -287,14 +286,14 @@ class _BoundedHeader(tarfile.TarInfo):
                 raise tarfile.ReadError("a header is damaged") from error
             raise
         if header.size < 0 or (header.type in _EXTENDED and header.size > _MAX_EXTENDED_BYTES):
-            raise tarfile.ReadError(f"a header announces {header.size:,} bytes")
+            raise tarfile.ReadError(f"a header declares {header.size:,} bytes")
         return header
 
 
 def _problem(archive: tarfile.TarFile, header: tarfile.TarInfo) -> str:
     """Return why a member is refused, or ""."""
     if len(header.name) > _MAX_NAME or len(archive.pax_headers) > _MAX_ATTRIBUTES:
-        return "a name or its attributes are too long"
+        return "a name is too long, or it has too many attributes"
     if header.size < 0:  # by an attribute
         return "a member has a negative size"
     if any(char < " " for char in header.name):

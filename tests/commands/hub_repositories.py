@@ -1,4 +1,4 @@
-"""The repositories that commands fetch, small, each written by the library that reads it."""
+"""Small repositories for commands to download, each written by the library that reads it."""
 
 from __future__ import annotations
 
@@ -50,11 +50,11 @@ class Smaller:
 
 sys.meta_path.insert(0, Smaller())
 """
-"""A sitecustomize for the commands' processes, in which two of open_clip's models are small."""
+"""A sitecustomize for the commands' processes that makes two of open_clip's models small."""
 
 
 def shrink_models(folder: Path) -> dict[str, str]:
-    """Write what makes the presets' models small in other processes; return their environment."""
+    """Make the presets' models small in other processes; return the environment that does."""
     from tests.encoders.clip_models import ARCHITECTURES
 
     folder.mkdir(parents=True)
@@ -67,7 +67,7 @@ def shrink_models(folder: Path) -> dict[str, str]:
 
 
 def fill_hub(hub: FakeHub, folder: Path, *repos: str) -> None:
-    """Put repositories on the hub, all or some; what is large in them goes through its CDN."""
+    """Put all or some repositories on the hub; their large files are on its CDN."""
     for repo in repos or WRITERS:
         for path in sorted(WRITERS[repo](folder / repo).rglob("*")):
             if path.is_file():

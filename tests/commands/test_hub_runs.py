@@ -1,9 +1,9 @@
-"""All commands that fetch, as processes, against a hub on the loopback interface.
+"""All commands that download, as processes, against a hub on the loopback interface.
 
-The hub keeps large files on another port, its CDN, and knows the user's token. Its repositories
-are small ones under the real names, written by the libraries that read them: ViT-H-14 itself would
-have four gigabytes, so in these processes open_clip's configurations of the presets' models are
-small networks (see `tests.commands.hub_repositories`). All else is the real command: names, files,
+The hub serves large files from another port, its CDN, and knows the user's token. Its repositories
+have the real names and small contents, written by the libraries that read them. ViT-H-14 itself has
+four gigabytes, so in these processes open_clip's configurations of the presets' models are those of
+small networks (see `tests.commands.hub_repositories`). The rest is real: commands, names, files,
 requests.
 """
 
@@ -51,7 +51,7 @@ DEAD = "http://127.0.0.1:9"
 
 @dataclass
 class Machine:
-    """A user's machine: an empty cache, a token, and the hub that it asks."""
+    """A user's machine: an empty cache, a token, and the address of the hub."""
 
     folder: Path
     address: str
@@ -85,17 +85,17 @@ class Machine:
         return Done(done.returncode, done.stdout, done.stderr)
 
     def fetched(self, name: str) -> list[Path]:
-        """Files of a name in the hub's cache."""
+        """Return the files with a name in the hub's cache."""
         return sorted((self.folder / "hf").rglob(name))
 
 
 _NOT_PASSED = ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE", "PYTHONDONTWRITEBYTECODE")
-"""Compiled modules are kept for the next process: they halve the start of one that needs torch."""
+"""Byte code is kept for the next process: it halves the start of one that needs torch."""
 
 
 @pytest.fixture
 def hub(tiny_clip: Path) -> Iterator[FakeHub]:
-    """A hub with one repository, whose weights lie on its CDN."""
+    """A hub with one repository, whose weights are on its CDN."""
     with FakeHub(cdn=True, tokens={TOKEN: set()}) as served:
         served.files |= {f"{REPO}/{path.name}": path.read_bytes() for path in tiny_clip.iterdir()}
         served.large.add(WEIGHTS)
@@ -108,14 +108,14 @@ def machine(hub: FakeHub, tmp_path: Path) -> Machine:
 
 
 def ranges(hub: FakeHub) -> set[int]:
-    """Where the contents began of which only the rest was asked for."""
+    """Return the offsets of the requests for a part of a file."""
     return {int(asked.removeprefix("bytes=").rstrip("-")) for _, _, asked in hub.seen if asked}
 
 
-def places_asked(hub: FakeHub) -> set[str]:
-    """The hub and its CDN, as far as they were asked: the first with the token, the other without.
+def servers_asked(hub: FakeHub) -> set[str]:
+    """Return which of hub and CDN got requests, and check that only the hub got the token.
 
-    One request of the hub's library's own is no request for a file.
+    A request that huggingface_hub makes on its own account does not count.
     """
     asked = [
         (where, token)
@@ -132,7 +132,7 @@ def test_a_token_goes_to_the_hub_and_not_to_its_cdn(hub: FakeHub, machine: Machi
     assert done.code == 0, done.err
     (path,) = machine.fetched("open_clip_model.safetensors")
     assert path.read_bytes() == hub.files[WEIGHTS]
-    assert places_asked(hub) == {"hub", "cdn"}
+    assert servers_asked(hub) == {"hub", "cdn"}
     hub.seen.clear()
     assert machine.run("prefetch", f"hf-hub:{REPO}", "--offline").code == 0
     assert not hub.seen
@@ -140,7 +140,7 @@ def test_a_token_goes_to_the_hub_and_not_to_its_cdn(hub: FakeHub, machine: Machi
 
 @pytest.mark.slow
 class TestFailures:
-    """What goes wrong on the way, as the user of a command meets it."""
+    """Failures of a download, as the user of a command sees them."""
 
     @pytest.mark.parametrize("refusal", [(429, {"Retry-After": "1"}), (503, {})])
     def test_a_busy_hub_is_asked_again(
@@ -159,7 +159,7 @@ class TestFailures:
         assert "answered 503; trying again in" in " ".join(done.err.split())
 
     def test_a_cut_transfer_is_resumed(self, hub: FakeHub, machine: Machine) -> None:
-        """By one command, after the ten megabytes that were written."""
+        """In the same command, after the ten megabytes that were written."""
         hub.files[WEIGHTS] = os.urandom(12 << 20)
         hub.files[f"{REPO}/open_clip_config.json"] = CONFIG
         hub.cut = [1 << 20, 11 << 20]  # the configuration is shorter
@@ -170,7 +170,7 @@ class TestFailures:
         assert path.read_bytes() == hub.files[WEIGHTS]
 
     def test_a_stalled_transfer_is_resumed(self, hub: FakeHub, machine: Machine) -> None:
-        """Once nothing has come for as long as HF_HUB_DOWNLOAD_TIMEOUT says."""
+        """After HF_HUB_DOWNLOAD_TIMEOUT seconds without data."""
         hub.files[WEIGHTS] = os.urandom(12 << 20)
         hub.stall = 11 << 20
         machine.environment["HF_HUB_DOWNLOAD_TIMEOUT"] = "2"
@@ -187,8 +187,8 @@ class TestFailures:
         (path,) = machine.fetched("open_clip_model.safetensors")
         assert path.read_bytes() == hub.files[WEIGHTS]
 
-    def test_wrong_bytes_are_thrown_away(self, hub: FakeHub, machine: Machine) -> None:
-        """The exit code says it, nothing of it is in the cache, and the next run is right."""
+    def test_corrupt_content_is_deleted(self, hub: FakeHub, machine: Machine) -> None:
+        """The exit code says so, the cache stays empty, and the next run succeeds."""
         fill_hub(hub, machine.folder / "repositories", DIFFUSIONDB)
         hub.wrong = 1
         index = machine.folder / "index"
@@ -200,18 +200,18 @@ class TestFailures:
         assert machine.run(*words).code == 0
 
     def test_a_gate(self, hub: FakeHub, machine: Machine) -> None:
-        """No token, one without access, an unknown one, and then one with access."""
+        """No token, one without access, an unknown one, then one with access."""
         hub.gated.add(REPO)
-        heard = {}
+        errors = {}
         for token in ("", TOKEN, "hf_expired"):
             machine.token = token
             done = machine.run("prefetch", f"hf-hub:{REPO}")
             assert (done.code, machine.fetched("open_clip*")) == (3, [])
-            heard[token] = " ".join(done.err.split())
+            errors[token] = " ".join(done.err.split())
         page = f"{hub.address}/{REPO}"
-        assert f"Accept the licence on {page}, then run `hf auth login`" in heard[""]
-        assert f"Accept the licence on {page} with the account of your token" in heard[TOKEN]
-        assert "does not accept your token" in heard["hf_expired"]
+        assert f"Accept the licence on {page}, then run `hf auth login`" in errors[""]
+        assert f"Accept the licence on {page} with the account of your token" in errors[TOKEN]
+        assert "does not accept your token" in errors["hf_expired"]
         hub.tokens[TOKEN].add(REPO)
         machine.token = TOKEN
         assert machine.run("prefetch", f"hf-hub:{REPO}").code == 0
@@ -233,7 +233,7 @@ class TestFailures:
         ]
         assert len({path.parent for path in paths}) == 1
 
-    def test_a_hub_that_is_not_there(self, machine: Machine) -> None:
+    def test_a_hub_that_is_down(self, machine: Machine) -> None:
         """One line, with what to do by hand."""
         machine.address = DEAD
         done = machine.run("prefetch", f"hf-hub:{REPO}")
@@ -246,7 +246,7 @@ CONFIG = b'{"model_cfg": {"embed_dim": 8, "vision_cfg": {}, "text_cfg": {}}}'
 
 @dataclass
 class World:
-    """What the commands work on, and what is left of them: their outputs and requests."""
+    """The hub and the machines, with the outputs and requests of each command."""
 
     hub: FakeHub
     folder: Path
@@ -255,7 +255,7 @@ class World:
     fetched: dict[str, set[str]] = field(default_factory=dict)
 
     def run(self, name: str, machine: str, *words: str | Path, out: Path | None = None) -> None:
-        """Run a command that must succeed; keep what it answers, or the file that it writes."""
+        """Run a command that must succeed; keep its output, or the file that it writes."""
         self.hub.seen.clear()
         self.hub.sent.clear()
         done = self.machines[machine].run(*words)
@@ -269,7 +269,7 @@ class World:
             self.outputs[name] = ""
 
     def serve(self, name: str, machine: str, index: Path, *options: str) -> None:
-        """Start a server, ask it one thing, and keep what it answers."""
+        """Start a server, send one query, and keep the answer."""
         self.hub.seen.clear()
         self.hub.sent.clear()
         with pytest.MonkeyPatch.context() as patch:
@@ -285,8 +285,8 @@ class World:
         self.outputs[name] = comparable(answer)
 
     def note(self, name: str) -> None:
-        """Keep the repositories that were asked for files or for a list of them."""
-        places_asked(self.hub)
+        """Keep the repositories that were asked for files or for their list."""
+        servers_asked(self.hub)
         self.fetched[name] = {
             match[1] for _, path, _ in self.hub.seen if (match := _REPOSITORY.match(path))
         }
@@ -296,14 +296,14 @@ _REPOSITORY = re.compile(r"/(?:api/)?((?:datasets/)?[^/]+/[^/]+)/(?:resolve|revi
 
 
 def comparable(answer: Any) -> Any:
-    """An answer without what differs from run to run: times, and versions named by them."""
+    """Return an answer without what differs from run to run: times, and versions named by them."""
     if isinstance(answer, dict):
         return {key: comparable(value) for key, value in answer.items() if key not in _OF_A_RUN}
     return [comparable(value) for value in answer] if isinstance(answer, list) else answer
 
 
 _OF_A_RUN = ("seconds", "version", "created", "files", "machine", "folders", "index")
-"""Of a manifest the hashes of all vectors remain; of a diagnosis the models and their files."""
+"""Manifests keep the hashes of all vectors, `doctor` its models and their files."""
 
 
 @pytest.fixture(scope="module")
@@ -325,9 +325,9 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
 
 
 def run_all(world: World, folder: Path, *options: str) -> None:
-    """Run all commands that fetch, with the files that they write in a new folder.
+    """Run all commands that download; they write into a new folder.
 
-    What the second and the third machine need, they have to fetch again.
+    Each machine has a cache of its own, so the second and the third download again.
     """
     folder.mkdir()
     pictures, clip, other = world.folder / "pictures", folder / "clip", folder / "other"
@@ -342,10 +342,10 @@ def run_all(world: World, folder: Path, *options: str) -> None:
     encoder = f"hf-hub:{OTHER_CLIP}"
     corpus = "hf:someone/prompts"
     run("hf:", "one", "build-index", "--encoder", encoder, "--corpus", corpus, *to_other)
-    index = ("--json", "--index", folder / "small-clip", *options)
-    run("small preset", "one", "build-index", "--preset", "clip-small", *index)
-    index = ("--json", "--index", folder / "siglip", *options)
-    run("transformers", "one", "build-index", *OF_TRANSFORMERS, *index)
+    to_small: list[str | Path] = ["--json", "--index", folder / "small-clip", *options]
+    run("small preset", "one", "build-index", "--preset", "clip-small", *to_small)
+    to_siglip: list[str | Path] = ["--json", "--index", folder / "siglip", *options]
+    run("transformers", "one", "build-index", *OF_TRANSFORMERS, *to_siglip)
     tower = folder / "tower.safetensors"
     pairs = world.folder / "pairs" / "pairs.parquet"
     words = ["train", "--backbone", BACKBONE, "--pairs", pairs, "--epochs", "1", "--out", tower]
@@ -382,21 +382,21 @@ FETCHED = {
     "list clip": set[str](),
     "list notebook": set[str](),
 }
-"""The repositories that each command asks, the first time."""
+"""The repositories that each command asks on its first run."""
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 class TestAllCommands:
-    """In this order, on the same machines: with the hub, with `--offline`, with a dead hub."""
+    """In this order, on the same machines: online, with `--offline`, with the hub down."""
 
-    def test_each_fetches_what_it_needs(self, world: World) -> None:
-        """From its repositories alone; what only lists makes no request."""
+    def test_each_downloads_what_it_needs(self, world: World) -> None:
+        """And nothing else; commands that only list files make no request."""
         run_listings(world, world.folder / "none")
         run_all(world, world.folder / "online")
         assert world.fetched == FETCHED
 
-    def test_offline_all_is_the_same_without_a_request(self, world: World) -> None:
+    def test_offline_gives_the_same_without_a_request(self, world: World) -> None:
         """The same answers, vectors and trained weights, to the byte."""
         online, world.outputs, world.fetched = dict(world.outputs), {}, {}
         run_all(world, world.folder / "offline", "--offline")
@@ -404,8 +404,8 @@ class TestAllCommands:
         for name in FETCHED.keys() - {"prefetch"}:  # which lists what it fetched
             assert world.outputs[name] == online[name], name
 
-    def test_a_dead_hub_is_not_missed(self, world: World) -> None:
-        """Nor waited for: what was fetched is found, data sets of the hub among it."""
+    def test_with_the_hub_down_all_is_found(self, world: World) -> None:
+        """In the cache, data sets included."""
         online = dict(world.outputs)
         folder = world.folder / "dead"
         folder.mkdir()

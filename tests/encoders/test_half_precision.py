@@ -32,6 +32,7 @@ from imprompt.encoders.torch_devices import (
 )
 from imprompt.indexer.provenance import TellsProvenance
 from tests.assets.scenes import held_out_scenes
+from tests.conftest import Imprompt
 from tests.encoders.clip_models import ARCHITECTURES, write_hugging_face_model
 from tests.encoders.transformers_models import MODELS
 
@@ -99,13 +100,13 @@ def test_every_architecture_can_be_used_on_cuda(
 def test_bfloat16_is_that_of_open_clip(
     architecture: str, clip_folder: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """To 2e-2, the rounding of 8 bits; spec and provenance say so, and the space is the same."""
+    """To 2e-2, the rounding of 8 bits; spec and provenance record it, and the space is the same."""
     import open_clip
 
     monkeypatch.setattr("imprompt.encoders.torch_devices.has_bfloat16", lambda device: True)
     name = str(clip_folder(architecture))
     single = load_encoder(name, device="cpu", offline=True)
-    brief = load_encoder(name, device="cpu", dtype="bfloat16", offline=True)
+    rounded = load_encoder(name, device="cpu", dtype="bfloat16", offline=True)
     pictures = [scene for scene, _ in held_out_scenes(3)]
     model, _, transform = open_clip.create_model_and_transforms(
         f"local-dir:{name}", precision="bf16"
@@ -116,34 +117,58 @@ def test_bfloat16_is_that_of_open_clip(
         pixels = torch.stack([transform(picture) for picture in pictures]).to(torch.bfloat16)
         texts = model.encode_text(tokenizer(TEXTS), normalize=True).float().numpy()
         images = model.encode_image(pixels, normalize=True).float().numpy()
-    np.testing.assert_allclose(brief.texts.encode(TEXTS), texts, atol=2e-2)
-    np.testing.assert_allclose(brief.images.encode(pictures), images, atol=2e-2)
-    assert np.abs(brief.texts.encode(TEXTS) - single.texts.encode(TEXTS)).max() > 1e-4
-    assert (brief.spec.dtype, single.spec.dtype) == ("bfloat16", "")
-    assert brief.spec.space == single.spec.space
-    assert isinstance(brief.texts, TellsProvenance)
-    assert brief.texts.provenance()["dtype"] == "bfloat16"
+    np.testing.assert_allclose(rounded.texts.encode(TEXTS), texts, atol=2e-2)
+    np.testing.assert_allclose(rounded.images.encode(pictures), images, atol=2e-2)
+    assert np.abs(rounded.texts.encode(TEXTS) - single.texts.encode(TEXTS)).max() > 1e-4
+    assert (rounded.spec.dtype, single.spec.dtype) == ("bfloat16", "")
+    assert rounded.spec.space == single.spec.space
+    assert isinstance(rounded.texts, TellsProvenance)
+    assert rounded.texts.provenance()["dtype"] == "bfloat16"
 
 
-def test_bfloat16_is_refused_where_it_is_slower(
+def test_bfloat16_is_refused_where_it_is_not_supported(
     clip_folder: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """On a device without it, for `lite`, and for what open_clip computes in float32 alone."""
+    """On a device without it, for `lite`, and for models that open_clip computes in float32."""
     name = str(clip_folder("vit"))
     with pytest.raises(ConfigError, match=r"cannot compute in 'float8'.*float32, bfloat16"):
         load_encoder(name, device="cpu", dtype="float8")
-    with pytest.raises(ConfigError, match="lite computes in float32"):
+    with pytest.raises(ConfigError, match="does not apply to lite"):
         load_encoder("lite", device="cpu", dtype="bfloat16")
     monkeypatch.setattr("imprompt.encoders.torch_devices.has_bfloat16", lambda device: False)
-    with pytest.raises(ConfigError, match="cpu here cannot compute in bfloat16"):
+    with pytest.raises(ConfigError, match="does not support bfloat16"):
         load_encoder(name, device="cpu", dtype="bfloat16")
     monkeypatch.setattr("imprompt.encoders.torch_devices.has_bfloat16", lambda device: True)
-    with pytest.raises(ConfigError, match="in float32 alone"):
+    with pytest.raises(ConfigError, match="in float32 only"):
         load_encoder(str(clip_folder("coca")), device="cpu", dtype="bfloat16", offline=True)
 
 
+def test_an_index_records_bfloat16(
+    tiny_clip: Path, tmp_path: Path, imprompt: Imprompt, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Plan, encoder and shards; each addition records its own type, and queries do not change."""
+    monkeypatch.setattr("imprompt.encoders.torch_devices.has_bfloat16", lambda device: True)
+    old, new = tmp_path / "old.txt", tmp_path / "new.txt"
+    old.write_text("a red fox in the snow\na castle on a hill\n")
+    new.write_text("the sea at night, oil painting\n")
+    options = ("--index", tmp_path / "index", "--device", "cpu", "--offline", "--json")
+    words = ("build-index", "--encoder", tiny_clip, "--corpus", old, "--dtype", "bfloat16")
+    built = imprompt(*words, *options).lines[-1]
+    assert [encoder["dtype"] for encoder in built["encoders"]] == ["bfloat16", ""]
+    assert built["plan"]["encoders"] == built["encoders"]
+    added = imprompt("add", new, *options).lines[-1]["manifest"]
+    clip, minilm = (encoder["space"] for encoder in built["encoders"])
+    recorded = {
+        space: [shard["provenance"]["dtype"] for shard in added["shards"][space]]
+        for space in (clip, minilm)
+    }
+    assert recorded == {clip: ["bfloat16", "float32"], minilm: ["float32", "float32"]}
+    (answer,) = imprompt("query", "--text", "a castle on a hill", *options).lines
+    assert answer["nearest"][0]["prompt"] == "a castle on a hill"
+
+
 def test_bfloat16_is_found_in_the_processor_flags() -> None:
-    """What Linux says of this processor is what torch finds, where it is of x86."""
+    """On x86, Linux and torch report the same."""
     if platform.machine() == "x86_64":
         assert has_bfloat16("cpu") == (
             torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
@@ -152,28 +177,24 @@ def test_bfloat16_is_found_in_the_processor_flags() -> None:
 
 
 @pytest.mark.parametrize("name", MODELS)
-@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
 def test_models_of_transformers_can_be_used_on_cuda(
-    name: str, dtype: str, folder_of: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
+    name: str, folder_of: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """In the half types they keep their directions, and rows have length 1."""
+    """In the 16-bit types vectors keep their directions, and rows have length 1."""
     folder = folder_of(name)
     pictures = [scene for scene, _ in held_out_scenes(2)]
+    monkeypatch.setattr("imprompt.encoders.torch_devices.has_bfloat16", lambda device: True)
 
     def rows(dtype: str) -> Vectors:
         encoder = load_encoder(str(folder), device="cpu", dtype=dtype, offline=True)
         return np.vstack([encoder.texts.encode(TEXTS), encoder.images.encode(pictures)])
 
-    single = rows("auto")
-    monkeypatch.setattr("imprompt.encoders.torch_devices.has_bfloat16", lambda device: True)
-    if dtype == "float16":
-        monkeypatch.setattr("imprompt.encoders.torch_devices.dtype_on", lambda device: "float16")
-        half = rows("auto")
-    else:
-        half = rows("bfloat16")
-    assert np.abs(half - single).max() > 0
-    assert (half * single).sum(axis=1).min() > (0.9995 if dtype == "float16" else 0.97)
-    np.testing.assert_allclose(np.linalg.norm(half, axis=1), 1, atol=1e-5)
+    single, bfloat16 = rows("auto"), rows("bfloat16")
+    monkeypatch.setattr("imprompt.encoders.torch_devices.dtype_on", lambda device: "float16")
+    for half, least in ((rows("auto"), 0.9995), (bfloat16, 0.97)):
+        assert np.abs(half - single).max() > 0
+        assert (half * single).sum(axis=1).min() > least
+        np.testing.assert_allclose(np.linalg.norm(half, axis=1), 1, atol=1e-5)
 
 
 def test_towers_compute_in_half_precision_on_cuda(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,6 +8,7 @@ import logging
 import shutil
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,7 @@ from safetensors.torch import load_file, save_file
 from imprompt.core.errors import ConfigError
 from imprompt.core.protocols import DualEncoder
 from imprompt.core.values import Vectors
-from imprompt.encoders.openclip import OpenClipEncoder, load_openclip
+from imprompt.encoders.openclip import OpenClipEncoder, OpenClipTexts, load_openclip
 from imprompt.encoders.registry import load_encoder
 from tests.encoders.clip_models import (
     ARCHITECTURES,
@@ -421,6 +422,31 @@ def test_a_hugging_face_tower_and_tokenizer_in_the_folder(tmp_path: Path) -> Non
     )
     assert encoder.texts.token_lengths(["a red cat", "blue " * 40]).tolist() == [5, 42]
     assert encoder.spec.max_tokens == 16
+
+
+def test_lengths_may_be_counted_while_texts_are_encoded(tmp_path: Path) -> None:
+    """As a build does: neither takes the other's truncation."""
+    folder = write_hugging_face_model(tmp_path / "hf")
+    texts = load_encoder(str(folder), device="cpu", offline=True).texts
+    assert isinstance(texts, OpenClipTexts)
+    long = ["a red cat " * 100]
+    tokens, (length,) = texts._tokenized(long), texts.token_lengths(long)
+    wrong: list[int] = []
+
+    def count() -> None:
+        wrong.extend(n for _ in range(200) if (n := texts.token_lengths(long)[0]) != length)
+
+    counting = threading.Thread(target=count)
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        counting.start()
+        while counting.is_alive():
+            assert torch.equal(texts._tokenized(long), tokens)
+    finally:
+        sys.setswitchinterval(interval)
+        counting.join()
+    assert not wrong
 
 
 @pytest.mark.slow

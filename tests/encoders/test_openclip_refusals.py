@@ -15,6 +15,7 @@ from safetensors.torch import load_file
 
 from imprompt.core.errors import ConfigError, EncoderError, WeightsMissing, WeightsRejected
 from imprompt.core.pip_lines import install_extra
+from imprompt.encoders.openclip_source import LONG_POSITIONS
 from imprompt.encoders.registry import load_encoder
 from tests.encoders.clip_models import random_pictures
 
@@ -72,6 +73,10 @@ def damaged_checkpoints(
     yield "lacking.pt", r"ln_final.weight is missing, that of Tiny-ViT is \(32,\)"
     torch.save({**weights, "extra.weight": torch.zeros(3)}, folder / "extra.pt")
     yield "extra.pt", r"extra.weight is \(3,\), that of Tiny-ViT is missing"
+    torch.save({**weights, LONG_POSITIONS: torch.zeros(())}, folder / "number.pt")
+    yield "number.pt", rf"{LONG_POSITIONS} is \(\), that of Tiny-ViT is missing"
+    torch.save({**weights, LONG_POSITIONS: torch.zeros(1, 32).expand(9999, 32)}, folder / "long.pt")
+    yield "long.pt", "a context of 9,999 tokens is more than 8,192"
 
 
 @pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")

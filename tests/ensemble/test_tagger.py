@@ -1,4 +1,4 @@
-"""Captions by a tagger: against the author's way on ONNX's reference runtime; what is refused."""
+"""Taggers: compared with the author's demo on ONNX's reference runtime; refusals."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def loaded(folder: Path, said: list[str] | None = None) -> Tagger:
 
 
 def pictures() -> list[Image.Image]:
-    """Wide, high, small, large and square ones of random colours."""
+    """Wide, tall, small, large and square ones in random colours."""
     rng = np.random.default_rng(1)
     sizes = [(90, 40), (40, 90), (5, 3), (64, 64), (448, 448), (900, 700), (333, 1000)]
     sizes += [(30 + number, 60) for number in range(20)]
@@ -59,11 +59,11 @@ def pictures() -> list[Image.Image]:
     ]
 
 
-def tags_by_the_authors_way(folder: Path, picture: Image.Image) -> dict[str, float]:
+def tags_of_the_demo(folder: Path, picture: Image.Image) -> dict[str, float]:
     """What the Space SmilingWolf/wd-tagger computes (app.py: prepare_image, predict).
 
     A picture lies on white, is padded to a square with white, resized by Pillow's bicubic filter,
-    and its channels are turned round. Ratings, general tags and characters are found by category;
+    and its channels are reversed. Ratings, general tags and characters are found by category;
     general tags count above .35, characters above .85.
     """
     network = load(folder / "model.onnx")
@@ -94,14 +94,14 @@ def said_as(name: str) -> str:
 
 
 @pytest.mark.parametrize("options", [{}, {"batch": 1}, {"side": 448}, {"seed": 3, "batch": 3}])
-def test_tags_are_those_of_the_authors_way(options: dict[str, Any], tmp_path: Path) -> None:
+def test_tags_are_those_of_the_demo(options: dict[str, Any], tmp_path: Path) -> None:
     """For every picture, in order of probability; alone and together, whatever the batch's size."""
     folder = write_tagger(tmp_path, **options)
     tagger = loaded(folder)
     captions = tagger.captions(pictures())
     met: set[str] = set()
     for picture, caption in zip(pictures(), captions, strict=True):
-        found = tags_by_the_authors_way(folder, picture)
+        found = tags_of_the_demo(folder, picture)
         ranked = sorted(found, key=lambda name: caption.find(said_as(name)))
         assert caption == ", ".join(map(said_as, ranked))
         assert (np.diff([found[name] for name in ranked]) < 1e-5).all()  # the runtimes round
@@ -114,7 +114,7 @@ def test_tags_are_those_of_the_authors_way(options: dict[str, Any], tmp_path: Pa
 
 
 def test_a_picture_without_tags_has_no_caption(tmp_path: Path) -> None:
-    """That is said, and the other members decide."""
+    """A line announces it, and the other members decide."""
     said: list[str] = []
     tagger = loaded(write_tagger(tmp_path, bias=-1000.0), said)
     assert tagger.captions(pictures()[:2]) == ["", ""]
@@ -129,7 +129,7 @@ def test_a_very_wide_picture_is_padded_small(folder: Path) -> None:
 def test_it_is_a_caption_of_an_answer(
     folder: Path, lite_index: Path, tmp_path: Path, imprompt: Imprompt
 ) -> None:
-    """In a blend config by its folder; it needs no package of transformers' extra."""
+    """Named by its folder in a blend config; it needs no extra."""
     pictures()[0].save(tmp_path / "picture.png")
     blend_config = {
         "name": "anime",
@@ -167,7 +167,7 @@ class TestHub:
     def test_a_published_name_is_listed_and_fetched(
         self, hub: FakeHub, folder: Path, tmp_path: Path, imprompt: Imprompt
     ) -> None:
-        """Two files, known before anybody is asked; then all works without a network."""
+        """Its two files are known without a request; afterwards no network is needed."""
         self.put(hub, folder, self.REPO)
         blend = self.blend(tmp_path, self.REPO)
         listed = imprompt("prefetch", "--list", blend, "--json").lines
@@ -207,7 +207,7 @@ class TestHub:
         assert "GET model.safetensors" not in hub.asked
 
     def test_what_it_needs(self, folder: Path) -> None:
-        """ONNX Runtime is always there, so no extra."""
+        """ONNX Runtime is always installed, so no extra."""
         for source in (self.REPO, str(folder)):
             config = BlendConfig(name="a", weights={"caption": 1}, sources={"caption": source})
             assert blend_needs(config)[-1].extra == ""
@@ -225,6 +225,7 @@ def rows(folder: Path, change: Callable[[list[str]], list[str]]) -> None:
 
 
 MEAN = helper.make_node("ReduceMean", ["input_1"], ["mean"], axes=[1, 2])
+IDENTITY = helper.make_node("Identity", ["input_1"], ["out"])
 SIDE = ["N", 64, 64, 3]
 PLUS = helper.make_node("Add", ["mean", "bias"], ["out"])
 
@@ -233,6 +234,9 @@ HOSTILE: dict[str, tuple[Callable[[Path], object], str]] = {
     "channels first": (lambda f: changed(f, [MEAN], ["N", 3, 64, 64]), "channels last"),
     "not square": (lambda f: changed(f, [MEAN], ["N", 64, 32, 3]), "channels last"),
     "any size": (lambda f: changed(f, [MEAN], ["N", "H", "W", 3]), "channels last"),
+    "a row of numbers": (lambda f: changed(f, [IDENTITY], ["N"]), "channels last"),
+    "many at once": (lambda f: changed(f, [MEAN], [1 << 40, 64, 64, 3]), "images at once"),
+    "none at once": (lambda f: changed(f, [MEAN], [0, 64, 64, 3]), "images at once"),
     "too large": (lambda f: changed(f, [MEAN], ["N", 1 << 14, 1 << 14, 3]), "channels last"),
     "integers": (
         lambda f: changed(
@@ -241,7 +245,7 @@ HOSTILE: dict[str, tuple[Callable[[Path], object], str]] = {
             SIDE,
             kind=TensorProto.UINT8,
         ),
-        "one input of float32",
+        "one input, of float32",
     ),
     "other tags": (lambda f: rows(f, lambda lines: lines[:-1]), "for 1 images and 14 tags"),
     "no probabilities": (
@@ -256,7 +260,7 @@ HOSTILE: dict[str, tuple[Callable[[Path], object], str]] = {
             numpy_helper.from_array(np.array([1]), "last"),
             numpy_helper.from_array(np.array([1, N_TAGS]), "shape"),
         ),
-        "no probabilities",
+        "not probabilities",
     ),
     "a file beside it": (
         lambda f: changed(f, [MEAN, PLUS], SIDE, outside("secret.bin")),
@@ -282,21 +286,22 @@ HOSTILE: dict[str, tuple[Callable[[Path], object], str]] = {
     ),
     "no end": (
         lambda f: endless_loop(f / "model.onnx", side=64, n_tags=N_TAGS),
-        r"takes longer than 0\.5 s",
+        r"takes more than 0\.5 s for a batch",
     ),
+    "no tags": (lambda f: rows(f, lambda lines: lines[:1]), "has no tags"),
     "no columns": (lambda f: rows(f, lambda lines: lines[1:]), "does not have the columns"),
     "control sequences": (
         lambda f: rows(f, lambda lines: [*lines[:-1], "1,\x1b[2J,0,1"]),
-        "has no tag in line 16",
+        "has no valid tag in line 16",
     ),
     "a line that is too short": (
         lambda f: rows(f, lambda lines: [*lines[:-1], "1"]),
-        "has no tag in line 16",
+        "has no valid tag in line 16",
     ),
-    "an open quote": (lambda f: rows(f, lambda lines: [*lines, '1,"x']), "no table of tags"),
+    "an open quote": (lambda f: rows(f, lambda lines: [*lines, '1,"x']), "not a table of tags"),
     "no text": (
         lambda f: (f / "selected_tags.csv").write_bytes(b"\xff\xfe\x00"),
-        "no table of tags",
+        "not a table of tags",
     ),
     "an endless table": (
         lambda f: (f / "selected_tags.csv").write_bytes(b"1,a,0,1\n" * (2 << 20)),
@@ -309,7 +314,7 @@ HOSTILE: dict[str, tuple[Callable[[Path], object], str]] = {
 def test_what_is_not_a_tagger_is_refused(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """In one line, before or after its first picture; no other file is read."""
+    """In one line, at the latest for its first image; no other file is read."""
     monkeypatch.setattr("imprompt.encoders.onnx_runtime.TIME_LIMIT_S", 0.5)
     monkeypatch.chdir(tmp_path)
     (tmp_path / "secret.bin").write_bytes(bytes(12))

@@ -164,12 +164,12 @@ class TestWhatABuildGives:
             for line in lines
         )
 
-    @pytest.mark.parametrize(("least", "told"), [(40, 1), (400, 0)])
-    def test_long_encoding_is_foretold_once(
-        self, least: int, told: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    @pytest.mark.parametrize(("at_least", "announced"), [(40, 1), (400, 0)])
+    def test_the_duration_of_a_long_build_is_announced_once(
+        self, at_least: int, announced: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """As measured on some texts of this machine; a short build measures nothing."""
-        monkeypatch.setattr("imprompt.indexer.engine._FORETOLD_ROWS", least)
+        """It is measured on this machine; a short build measures nothing."""
+        monkeypatch.setattr("imprompt.indexer.engine._ANNOUNCED_ROWS", at_least)
         monkeypatch.setattr("imprompt.indexer.engine.seconds_each", lambda encode, texts: 3.6)
         lines: list[str] = []
         source = parse_corpus(str(write_corpus(tmp_path / "corpus.txt", 200)))
@@ -179,7 +179,7 @@ class TestWhatABuildGives:
         minutes = f"{rows * 3.6 / 60:.0f} min"
         assert [line.partition(" on this machine")[0] for line in lines] == [
             f"Encoding {rows} prompts with bag takes about {minutes}"
-        ] * told
+        ] * announced
 
     def test_the_next_shard_is_tokenized_while_one_is_encoded(self, tmp_path: Path) -> None:
         """The lengths of the next texts are asked for early, those of later ones are not."""

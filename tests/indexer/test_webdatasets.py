@@ -72,7 +72,7 @@ class TestRows:
         assert reasons(rows) == {"row 1": "empty"}
 
     def test_json(self, archive: Archive) -> None:
-        """A field of an object, by its own name or with its member's; what is no object is said."""
+        """A field, by its own name or with its member's; rows that are not objects are rejected."""
         objects = [{"caption": "a fox", "n_submitted": 3}, {"caption": "a lake"}, {"other": 1}]
         contents = [*(json.dumps(item).encode() for item in objects), b"{", b"[" * 100_000]
         path = archive(samples(contents, member="json"))
@@ -110,10 +110,10 @@ class TestColumn:
             ("json.n", "'json.n' .* does not hold text"),
         ],
     )
-    def test_that_is_not_clear_is_refused(
+    def test_that_is_ambiguous_or_wrong_is_refused(
         self, column: str | None, problem: str, archive: Archive
     ) -> None:
-        """With all there are."""
+        """And the error lists all columns."""
         path = archive(
             [("0.a.txt", b""), ("0.b.txt", b""), ("0.json", b'{"n": 1}'), ("0.png", b"")]
         )
@@ -173,11 +173,11 @@ HOSTILE = {
     "device": (of_headers(header("1.txt", type=tarfile.CHRTYPE)), "a device"),
     "controls": (tar([("0\x1b[31m.txt", b"a fox")]), "control characters"),
     "long name": (tar([("a/" * 2000 + "0.txt", b"a fox")]), "too long"),
-    "huge name": (tar([("a/" * 50_000 + "0.txt", b"a fox")]), "announces"),
+    "huge name": (tar([("a/" * 50_000 + "0.txt", b"a fox")]), "declares"),
     "huge": (of_headers(header("1.png", size=1 << 40)), "more than 64 MiB"),
     "attribute": (
         of_headers(header("x", type=tarfile.XHDTYPE, size=1 << 33)),
-        "announces 8,589,934,592 bytes",
+        "declares 8,589,934,592 bytes",
     ),
     "many members": (tar([(f"0.{n}", b"") for n in range(1001)]), "or 1,000 members"),
     "twice": (tar([("0.txt", b"a"), ("0.txt", b"b")]), "0.txt twice"),
@@ -226,17 +226,17 @@ def test_a_sparse_file_is_refused(tmp_path: Path) -> None:
         rows_of(path)
 
 
-def test_a_path_that_reads_as_an_address(tmp_path: Path) -> None:
+def test_a_path_that_looks_like_a_url(tmp_path: Path) -> None:
     """The library would open another file, or ask a server."""
     path = tmp_path / "a::http:" / "localhost" / "x.tar"
     path.parent.mkdir(parents=True)
     path.write_bytes(tar([("0.txt", b"a fox")]))
-    with pytest.raises(CorpusError, match="for an address"):
+    with pytest.raises(CorpusError, match="for a URL"):
         rows_of(path)
 
 
 def test_without_the_package(archive: Archive, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What it is, and what to install."""
+    """The error names the layout and what to install."""
     monkeypatch.setattr(webdatasets, "EXTRA", "no-such-package")
     with pytest.raises(importlib.metadata.PackageNotFoundError):
         importlib.metadata.version("no-such-package")
@@ -258,7 +258,7 @@ print("torch" in sys.modules)
 """
 
 
-def test_reading_asks_nobody(archive: Archive, tmp_path: Path) -> None:
+def test_reading_makes_no_request(archive: Archive, tmp_path: Path) -> None:
     """The library opens no socket, imports no torch, and leaves no file behind."""
     home = tmp_path / "home"
     home.mkdir()
@@ -279,8 +279,8 @@ def test_reading_asks_nobody(archive: Archive, tmp_path: Path) -> None:
     assert not list(home.rglob("*"))
 
 
-def test_with_half_of_the_package(archive: Archive, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A package that it needs and that is gone is named, not the archive."""
+def test_with_a_broken_installation(archive: Archive, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The error names the missing package and does not blame the archive."""
     monkeypatch.setitem(sys.modules, "datasets.data_files", None)
     with pytest.raises(CorpusError, match=r"needs the package datasets\.data_files"):
         rows_of(archive([("0.txt", b"a fox")]))

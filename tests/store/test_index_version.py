@@ -128,6 +128,19 @@ def test_newer_minor_format(tmp_path: Path) -> None:
     assert verify(tmp_path) == []
 
 
+def test_a_manifest_without_dtype(tmp_path: Path) -> None:
+    """Encoders of older manifests record no type to compute in: the device chose it."""
+    build(tmp_path, rows=20)
+    name = layout.current_path(tmp_path).read_text().split()[0]
+    manifest = json.loads((layout.version_folder(tmp_path, name) / layout.MANIFEST).read_text())
+    for encoder in manifest["encoders"]:
+        del encoder["dtype"]
+    rewrite_manifest(tmp_path, encoders=manifest["encoders"])
+    with open_version(tmp_path) as version:
+        assert [encoder.dtype for encoder in version.manifest.encoders] == [""]
+    assert verify(tmp_path) == []
+
+
 def test_a_manifest_without_sums(tmp_path: Path) -> None:
     """Rows or lists that nothing vouches for are not read.
 
