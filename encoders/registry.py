@@ -110,10 +110,10 @@ def knows_only_english(name: str) -> bool:
     """Return whether the encoder of a name is known to be trained on English texts alone."""
     if name == _LITE or name.startswith(f"{_LITE}:"):
         return True
-    from imprompt.encoders.transformers_encoder import is_transformers, knows_english_alone
+    from imprompt.encoders import transformers_encoder
 
-    if is_transformers(name):
-        return knows_english_alone(name)
+    if transformers_encoder.is_transformers(name):
+        return transformers_encoder.knows_only_english(name)
     if "/" not in name or name.startswith(_HUB_PREFIXES) or Path(name).is_dir():
         return False
     return not any(part in name.lower() for part in _MULTILINGUAL)

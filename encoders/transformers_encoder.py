@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import threading
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -59,21 +59,15 @@ _PLACE_OF_IMAGE = "<|vision_start|><|image_pad|><|vision_end|>"
 """Qwen3-VL-Embedding's prompt and instruction, in the chat template of its repository. From
 https://github.com/QwenLM/Qwen3-VL-Embedding, src/models/qwen3_vl_embedding.py, as are the two
 numbers below."""
-_ASKED_TOKENS = 8_192
-_ASKED_PIXELS = {"shortest_edge": 4 * 32 * 32, "longest_edge": 1_800 * 32 * 32}
+_CHAT_TOKENS = 8_192
+_CHAT_PIXELS = {"shortest_edge": 4 * 32 * 32, "longest_edge": 1_800 * 32 * 32}
 """Least and most pixels of an image."""
-_ASKED_IMAGES = 4
+_CHAT_IMAGES = 4
 """In a batch; an image may be 1,800 tokens."""
 _CLIP_POSITIONS = "text_model.embeddings.position_embedding.weight"
-_TOKENIZERS = (
-    ("tokenizer.json",),
-    ("spiece.model",),
-    ("sentencepiece.bpe.model",),
-    ("tokenizer.model",),
-    ("vocab.json", "merges.txt"),
-    ("vocab.txt",),
-)
-"""The files that a tokenizer may be in, a complete set in each row."""
+_WHOLE_TOKENIZERS = ("tokenizer.json", "spiece.model", "sentencepiece.bpe.model", "tokenizer.model")
+_TOKENIZER_PARTS = (("vocab.json", "merges.txt"), ("vocab.txt",))
+"""A complete set in each row."""
 _OF_THE_LIBRARY = frozenset(
     {"_name_or_path", "architectures", "auto_map", "dtype", "torch_dtype", "transformers_version"}
 )
@@ -202,7 +196,7 @@ class TransformersTexts:
         """Return the tokens of each text, cut at the model's limit, and their number before."""
         most = self._model.spec.max_tokens
         texts = [limited_text(text) for text in texts]
-        if self._model.source.kind.asks:
+        if self._model.source.kind.pools_last_token:
             texts = [_QUESTION.format(text or _NO_TEXT) for text in texts]
         with self._one_thread:
             rows = self._model.tokenizer(texts)["input_ids"]
@@ -225,10 +219,10 @@ class TransformersTexts:
             {"input_ids": rows},
             padding="max_length" if kind.pads_texts else "longest",
             max_length=most if kind.pads_texts else None,
-            padding_side="right" if kind.asks else None,
+            padding_side="right" if kind.pools_last_token else None,
             return_tensors="pt",
         )
-        if kind.asks:
+        if kind.pools_last_token:
             return model.last_tokens(dict(inputs))
         with torch.inference_mode():
             return _pooled(model.network.get_text_features(**model.on_device(dict(inputs))))
@@ -239,12 +233,14 @@ class TransformersImages:
 
     def __init__(self, model: TransformersModel) -> None:
         self._model = model
-        at_once = _ASKED_IMAGES if model.source.kind.asks else IMAGES_A_BATCH
+        at_once = _CHAT_IMAGES if model.source.kind.pools_last_token else IMAGES_A_BATCH
         self._batches = Batches(at_once, announce=model.announce)
 
     def encode(self, items: Sequence[Image]) -> Vectors:
         """Return (n, dim) float32 unit rows in the order given, with the model's preprocessing."""
-        encode = self._asked if self._model.source.kind.asks else self._encode_batch
+        encode = (
+            self._encode_in_chat if self._model.source.kind.pools_last_token else self._encode_batch
+        )
         return self._batches.encode(items, dim=self._model.spec.dim, encode_batch=encode)
 
     def _encode_batch(self, images: list[Image]) -> Vectors:
@@ -261,12 +257,12 @@ class TransformersImages:
         with torch.inference_mode():
             return _pooled(model.network.get_image_features(**model.on_device(inputs)))
 
-    def _asked(self, images: list[Image]) -> Vectors:
+    def _encode_in_chat(self, images: list[Image]) -> Vectors:
         model = self._model
         inputs = model.chat_processor(
             images=[[image] for image in images],
             text=[_QUESTION.format(_PLACE_OF_IMAGE)] * len(images),
-            images_kwargs={"size": _ASKED_PIXELS},
+            images_kwargs={"size": _CHAT_PIXELS},
             padding=True,
             padding_side="right",
             return_tensors="pt",
@@ -368,7 +364,7 @@ def wanted_files(name: str) -> list[Wanted]:
     )
 
 
-def knows_english_alone(name: str) -> bool:
+def knows_only_english(name: str) -> bool:
     """Return whether the model of a name is here and known to be trained on English texts alone."""
     repo = name.removeprefix(TRANSFORMERS_PREFIX)
     if repo == name:
@@ -384,9 +380,9 @@ def knows_english_alone(name: str) -> bool:
 def _usable_type(name: str, config_path: Path) -> EncoderType:
     """Return the type of a model, if it was trained to embed, as far as its name tells."""
     kind = encoder_type(config_path)
-    if kind.asks and name.lower().endswith(("-instruct", "-thinking")):
+    if kind.pools_last_token and name.lower().endswith(("-instruct", "-thinking")):
         raise ConfigError(
-            f"{name} answers questions; its vectors mean nothing.",
+            f"{name} is a chat model; its vectors are meaningless.",
             hint="Take a model that embeds: hf:Qwen/Qwen3-VL-Embedding-2B.",
         )
     return kind
@@ -398,8 +394,13 @@ def _spec(source: TransformersSource) -> EncoderSpec:
     kept = {key: value for key, value in raw.items() if key not in _OF_THE_LIBRARY}
     digests = [cached_sha256(path, "tensors", tensors_sha256) for path in source.weights]
     tokens = {path.name: file_sha256(path) for path in _tokenizer_files(source.folder)}
+    settings = _tokenizer_settings(source.folder)
+    tokens["lower case"] = str(settings.get("do_lower_case"))
     identity = json.dumps([kept, digests, tokens], sort_keys=True)
     dim, max_tokens = _shape(_config(source), config_path)
+    limit = settings.get("model_max_length")
+    if raw.get("model_type") != "clip" and isinstance(limit, int) and limit > 0:
+        max_tokens = min(max_tokens, limit)  # LongCLIP's repositories state CLIP's
     processors = {
         path.name: foreign.read_json(path)
         for path in sorted(source.folder.glob("*processor_config.json"))
@@ -431,16 +432,25 @@ def _config(source: TransformersSource) -> Any:
 
 
 def _tokenizer_files(folder: Path) -> list[Path]:
-    """Return the file that holds the whole tokenizer, or else those that it is made of.
+    """Return the files that hold a whole tokenizer, or else those that one is made of.
 
     Raises:
         WeightsMissing: there are none; transformers would make a tokenizer without any words.
     """
-    for names in _TOKENIZERS:
+    # Where several are there, the class of the tokenizer decides which it reads.
+    if whole := [path for name in _WHOLE_TOKENIZERS if (path := folder / name).is_file()]:
+        return whole
+    for names in _TOKENIZER_PARTS:
         paths = [folder / name for name in names]
         if all(path.is_file() for path in paths):
             return paths
     raise WeightsMissing(f"{folder} has no tokenizer.json.", path=folder, hint=HINT)
+
+
+def _tokenizer_settings(folder: Path) -> Mapping[str, Any]:
+    path = folder / "tokenizer_config.json"
+    content = foreign.read_json(path) if path.is_file() else {}
+    return content if isinstance(content, Mapping) else {}
 
 
 def _shape(config: Any, path: Path) -> tuple[int, int]:
@@ -448,7 +458,7 @@ def _shape(config: Any, path: Path) -> tuple[int, int]:
     text = config.text_config
     try:
         if config.model_type == "qwen3_vl":
-            dim, most = text.hidden_size, min(_ASKED_TOKENS, text.max_position_embeddings)
+            dim, most = text.hidden_size, min(_CHAT_TOKENS, text.max_position_embeddings)
         elif config.model_type in ("siglip", "siglip2"):
             dim, most = text.projection_size, text.max_position_embeddings
         else:

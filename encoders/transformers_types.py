@@ -21,15 +21,15 @@ class EncoderType:
 
     `models` are well-known models of the type, `languages` those that their texts were in. With
     `pads_texts`, the text tower was trained on texts that are padded to its full context, with
-    `lower_case` on texts without capitals. An `asks` model is a language model, whose last token
-    stands for all.
+    `lower_case` on texts without capitals. With `pools_last_token`, a language model embeds a
+    question in its chat template, and the vector is that of the last token.
     """
 
     models: str
     languages: str
     pads_texts: bool = False
     lower_case: bool = False
-    asks: bool = False
+    pools_last_token: bool = False
 
 
 ENCODER_TYPES = {
@@ -37,7 +37,7 @@ ENCODER_TYPES = {
     "chinese_clip": EncoderType("Chinese-CLIP", "Chinese"),
     "clip": EncoderType("CLIP of OpenAI, LAION, LongCLIP and others", "English"),
     "metaclip_2": EncoderType("MetaCLIP 2", "many"),
-    "qwen3_vl": EncoderType("Qwen3-VL-Embedding", "many", asks=True),
+    "qwen3_vl": EncoderType("Qwen3-VL-Embedding", "many", pools_last_token=True),
     "siglip": EncoderType(
         "SigLIP, SigLIP 2",
         "English; many of SigLIP 2 and `-multilingual`",

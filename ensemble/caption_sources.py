@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 from imprompt.core.hub.fetch import Announce, fetch_all
@@ -41,7 +42,7 @@ def wanted_files(repo: str, *, style: CaptionStyle = "sentence") -> list[Wanted]
     """
     if tagger.is_tagger(repo):
         return tagger.wanted_files(repo)
-    description = wanted(repo, "config.json", tagger.TAGS)
+    description = replace(wanted(repo, "config.json", tagger.TAGS), name_first=True)
     if repo != CAPTION_SOURCE and cached_choice(description.choices) is None:
         return [description]
     return image_to_text.wanted_files(repo, style=style)

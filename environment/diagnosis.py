@@ -31,7 +31,7 @@ from imprompt.environment.packages import (
     loading_problems,
     package_states,
 )
-from imprompt.environment.presets import PRESETS
+from imprompt.environment.presets import PRESETS, Preset
 
 if TYPE_CHECKING:
     from imprompt.store.manifest import Manifest
@@ -157,8 +157,10 @@ def diagnose(
     errors += damage
     if manifest is not None:
         encoder = manifest.encoders[0].name
-        if encoder not in {preset.encoder for preset in PRESETS.values()}:
-            model_sets.append(_model_set(encoder, "index", [_quick_need(encoder)], packages))
+        if encoder != PRESETS[Preset.LITE].encoder:  # which is above
+            state = _model_set(encoder, "index", [_quick_need(encoder)], packages, errors=errors)
+            if encoder not in {preset.encoder for preset in PRESETS.values()}:
+                model_sets.append(state)
     diagnosis = Diagnosis(
         _machine(settings, packages),
         packages,

@@ -138,5 +138,5 @@ def _first_problem(need: Need) -> str:
             return error.message
     for want in need.settled():
         if not want.optional and cached_choice(want.choices) is None:
-            return f"{want.choices[-1].filename} of {want.choices[-1].repo} is not here."
+            return f"{want.named.filename} of {want.named.repo} is not here."
     return ""

@@ -58,7 +58,7 @@ ANSWERS = [
     ["query", "WORLD/PICTURES", "--index", "WORLD/INDEX", "--ignore-metadata"],
     ["query", "WORLD/PICTURES/a.png", "--explain", "--index", "WORLD/INDEX"],
     ["build-index", "--corpus", "WORLD/corpus.txt", "--index", "WORLD/INDEX"],
-    ["build-index", "--corpus", "WORLD/samples.tar", "--index", "WORLD/INDEX-3"],
+    ["build-index", "--corpus", "WORLD/samples.tar", "--index", "WORLD/INDEX-4"],
     ["submit", "WORLD/PICTURES", "--out", "WORLD/OUT.csv", "--index", "WORLD/INDEX"],
     ["embed", "--texts", "WORLD/corpus.txt", "--out", "WORLD/OUT.npy"],
     [

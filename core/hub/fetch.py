@@ -174,7 +174,7 @@ def _ask_for_all(
             continue
         if want.optional and any(remote.file in at for remote in remotes):
             continue  # something else needs the same file
-        file = want.choices[-1]
+        file = want.named
         try:
             if not reachable:
                 raise missing(file, "was not asked for, since the hub cannot be reached")
@@ -241,7 +241,7 @@ def find_remote(want: Wanted, *, offline: bool, announce: Announce = silent) -> 
     Raises:
         WeightsMissing: see `ask_hub`.
     """
-    _require_open(want.choices[-1], offline=offline)
+    _require_open(want.named, offline=offline)
     for file in want.choices:
         remote = ask_hub(file, offline=offline, announce=announce)
         if remote is not None:

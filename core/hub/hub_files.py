@@ -58,12 +58,19 @@ class HubFile:
 class Wanted:
     """A file that something needs: the first of `choices` that the hub has; it may be optional.
 
-    `if_absent` is what helps a user whose repository has none of them.
+    `if_absent` is what helps a user whose repository has none of them. Messages name the last of
+    `choices`, which most repositories have, or the first with `name_first`.
     """
 
     choices: tuple[HubFile, ...]
     optional: bool = False
     if_absent: str = ""
+    name_first: bool = False
+
+    @property
+    def named(self) -> HubFile:
+        """Return the file that messages name."""
+        return self.choices[0 if self.name_first else -1]
 
     @property
     def repository(self) -> Repository:

@@ -41,7 +41,7 @@ def missing(file: HubFile, what: str) -> WeightsMissing:
 
 def no_such_file(want: Wanted) -> WeightsMissing:
     """Return the error for a file that the repository does not have, so nobody can fetch it."""
-    file = want.choices[-1]
+    file = want.named
     return WeightsMissing(
         f"{file.repo}/{file.filename} cannot be fetched: the hub has no such file.",
         path=file.filename,

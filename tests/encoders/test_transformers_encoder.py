@@ -453,7 +453,7 @@ def test_a_model_for_conversations_is_refused(
     """Qwen3-VL has the same type for both; its vectors would mean nothing."""
     with serve_as_the_hub(monkeypatch, tmp_path) as hub:
         hub.files["Qwen/Qwen3-VL-2B-Instruct/config.json"] = b'{"model_type": "qwen3_vl"}'
-        with pytest.raises(ConfigError, match=r"answers questions.*Qwen3-VL-Embedding-2B"):
+        with pytest.raises(ConfigError, match=r"is a chat model.*Qwen3-VL-Embedding-2B"):
             load_encoder("hf:Qwen/Qwen3-VL-2B-Instruct", device="cpu")
 
 

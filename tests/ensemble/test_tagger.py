@@ -206,6 +206,19 @@ class TestHub:
             )
         assert "GET model.safetensors" not in hub.asked
 
+    @pytest.mark.parametrize(
+        ("offline", "words"), [(True, "is not in the cache"), (False, "cannot be fetched")]
+    )
+    def test_a_repository_that_is_not_there_is_named_by_its_configuration(
+        self, hub: FakeHub, offline: bool, words: str
+    ) -> None:
+        """Not by a tagger's file, which most repositories do not have."""
+        assert not hub.files.get("someone/new/config.json")
+        with pytest.raises(WeightsMissing, match=rf"someone/new/config\.json {words}"):
+            load_captioner(
+                "someone/new", style="tags", device="cpu", offline=offline, announce=silent
+            )
+
     def test_what_it_needs(self, folder: Path) -> None:
         """ONNX Runtime is always installed, so no extra."""
         for source in (self.REPO, str(folder)):
