@@ -75,7 +75,7 @@ def test_the_rate_is_recent(clock: Clock, said: list[str]) -> None:
         for n in [1] * 60 + [3000] * 30:
             clock.s += 30
             task.advance(n)
-    assert said[59] == "Encoding: 60 of 1,000,000, 0.033/s, 8,332 h 50 min left"
+    assert said[59] == "Encoding: 60 of 1,000,000, 0.033/s, 347 days left"
     assert said[-1] == "Encoding: 90,060 of 1,000,000, 100/s, 2 h 31 min left"
 
 
