@@ -166,7 +166,7 @@ def test_in_this_process(name: str, good: Path, home: Home) -> None:
     else:
         assert problems, f"verify called it whole: {hostile.tries}"
         assert SECRET not in "".join(map(str, problems))
-    assert time.monotonic() - began < MOST_S + 1
+    assert time.monotonic() - began < MOST_S + 4
     for door, enter in DOORS.items():
         began = time.monotonic()
         if door == "push" and not hostile.opens:
@@ -185,7 +185,7 @@ def test_in_this_process(name: str, good: Path, home: Home) -> None:
                 or not hostile.opens
                 or (door != "ask" and name in ("vectors-infinite",))
             ), door
-        assert door == "push" or not hostile.opens or time.monotonic() - began < MOST_S + 1, door
+        assert door == "push" or not hostile.opens or time.monotonic() - began < MOST_S + 4, door
         assert home.state() == contents, door
         assert outside(home) == before, door
     grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - peak
@@ -315,7 +315,7 @@ def test_what_writes_refuses_what_is_not_its_own_file(
     with pytest.raises(ImpromptError) as caught:
         add(root)
     assert caught.value.exit_code in REFUSALS
-    assert time.monotonic() - began < MOST_S + 1
+    assert time.monotonic() - began < MOST_S + 4
     assert home.state() == before
 
 
