@@ -70,7 +70,7 @@ Dtype = Annotated[
     typer.Option(
         "--dtype",
         metavar="TYPE",
-        help="The number type that the encoder computes in: `auto` (float16 on CUDA, else "
+        help="The number type that the encoder computes in: `auto` (half precision on CUDA, else "
         "float32), `float32`, or `bfloat16` on a device that supports it. The index records it.",
     ),
 ]

@@ -26,9 +26,9 @@ def prefetch(
         str,
         typer.Argument(
             metavar="NAME",
-            help="What to fetch for: a preset (`lite`, `clip`), a blend config (`default`, "
-            "`notebook`, a JSON file), a member, a corpus, an encoder, a backbone, or a file that "
-            "`pack` wrote, for its encoders.",
+            help="What to fetch for: a preset (`lite`, `clip-small`, `clip`), a blend config "
+            "(`default`, `notebook`, a JSON file), a member, a corpus, an encoder, a backbone, or "
+            "a file that `pack` wrote, for its encoders.",
         ),
     ],
     list_only: Annotated[

@@ -1,10 +1,15 @@
-"""The form ARCH//FILE, which names an architecture and a local file with its weights."""
+"""Forms of encoders' names: the hub's prefixes, and ARCH//FILE for a local weight file."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 from imprompt.core.url_schemes import has_drive
+
+HUB_PREFIX = "hf-hub:"
+"""Of a repository in the layout of open_clip."""
+TRANSFORMERS_PREFIX = "hf:"
+"""Of a repository in the layout of transformers."""
 
 
 def split_weights(name: str) -> tuple[str, Path] | None:

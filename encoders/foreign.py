@@ -59,7 +59,7 @@ _SQUARES_A_LAYER = 6
 _ALWAYS_BUILT = 1 << 25
 """Weights that are built for any file, so that a wrong architecture is reported by its tensors."""
 _LARGEST = 1 << 62
-_NO_CODE = "it needs Python code of its repository, which imprompt never runs"
+NEEDS_CODE = "needs Python code of its repository, which imprompt never runs"
 _MAX_JSON_BYTES = 64 << 20
 _MAX_JSON_DEPTH = 64
 _WIDTHS = ("width", "hidden_size", "d_model", "n_embd", "embed_dim", "hidden_dim")
@@ -84,7 +84,7 @@ _PIXEL_COUNTERS = ("Qwen2VL", "Qwen3VL")
 
 _TOWERS = ("text_model.", "vision_model.")
 _UNUSED = ("position_ids", "token_type_ids", "pooler.dense.weight", "pooler.dense.bias")
-"""Ends of the names of tensors that older versions of transformers stored in towers in vain."""
+"""Suffixes of tensors that older versions of transformers stored in towers and none uses."""
 
 _SAFE = {"trust_remote_code": False, "local_files_only": True}
 
@@ -149,7 +149,7 @@ def _replaced(owner: Any, name: str, *, value: object) -> Iterator[None]:
 
 
 def _refuse_code(*_: object, **__: object) -> NoReturn:
-    raise ValueError(_NO_CODE)
+    raise ValueError(f"it {NEEDS_CODE}")
 
 
 def check_openclip(
@@ -288,7 +288,7 @@ def image_to_text(folder: Path, *, dtype: str, hint: str) -> tuple[Any, Any]:
 def transformers_config(folder: Path, *, hint: str) -> Any:
     """Return the PreTrainedConfig of a folder, with the defaults of transformers.
 
-    The folder has passed `check_transformers_folder`; so it has for the next three functions.
+    The folder has passed `check_transformers_folder`; so it has for the functions below.
 
     Raises:
         ImportError: transformers is not installed.
@@ -311,15 +311,15 @@ def dual_network(folder: Path, *, config: Any, dtype: str, hint: str) -> Any:
     from transformers import AutoModel
 
     network, loading = _loaded(AutoModel, folder, dtype=dtype, hint=hint, config=config)
-    foreign = sorted(
+    unknown = sorted(
         name
         for name in loading["unexpected_keys"]
         if name.startswith(_TOWERS) and not name.endswith(_UNUSED)
     )
-    if foreign:
+    if unknown:
         raise WeightsRejected(
-            f"{folder} has {len(foreign)} tensors that {type(network).__name__} of transformers "
-            f"does not use, the first is {foreign[0]}.",
+            f"{folder} has {len(unknown)} tensors that {type(network).__name__} of transformers "
+            f"does not use, the first is {unknown[0]}.",
             path=folder,
             hint=hint,
         )
@@ -384,7 +384,7 @@ def chat_processor(folder: Path, *, hint: str) -> Any:
 def _loaded(
     kind: Any, folder: Path, *, dtype: str, hint: str, config: Any = None
 ) -> tuple[Any, Mapping[str, Any]]:
-    """Return (network, what transformers says of the names of its tensors)."""
+    """Return (network, transformers' record of missing and unexpected tensors)."""
     with _loading(folder, hint):
         network, loading = kind.from_pretrained(
             folder,
@@ -457,7 +457,7 @@ def read_json(path: Path, *, hint: str = "Fetch the file again.") -> Any:
 
 def refusal(error: Exception) -> str:
     """Return a library's reason to refuse a model, without advice to trust the model's code."""
-    return _NO_CODE if "trust_remote_code" in str(error) else first_line(error)
+    return f"it {NEEDS_CODE}" if "trust_remote_code" in str(error) else first_line(error)
 
 
 def shard_names(index: Path, *, hint: str) -> list[str]:

@@ -19,11 +19,10 @@ from imprompt.core.errors import ConfigError, EncoderError, WeightsMissing, Weig
 from imprompt.core.hub.fetch import Announce, fetch_all, fetch_choice
 from imprompt.core.hub.hub_files import HubFile, Wanted, cached_choice, wanted
 from imprompt.core.pip_lines import install_extra
-from imprompt.core.weight_names import split_weights
+from imprompt.core.weight_names import HUB_PREFIX, TRANSFORMERS_PREFIX, split_weights
 from imprompt.encoders.checkpoints import tensor_shape
 from imprompt.encoders.foreign import check_openclip, read_json
 
-HUB_PREFIX = "hf-hub:"
 FOLDER_PREFIX = "local-dir:"
 CONFIG_FILE = "open_clip_config.json"
 WEIGHT_FILES = (
@@ -196,13 +195,13 @@ def refuse_other_forms(name: str) -> None:
     if name in SAME_WEIGHTS:
         raise ConfigError(
             f"{name} is a repository for transformers.",
-            hint=f"Write hf:{name}, or for open_clip {SAME_WEIGHTS[name]}.",
+            hint=f"Write {TRANSFORMERS_PREFIX}{name}, or for open_clip {SAME_WEIGHTS[name]}.",
         )
     if (address := _ADDRESS.fullmatch(name)) is not None:
         repo = address[1]
         meant = SAME_WEIGHTS.get(repo, f"{HUB_PREFIX}{repo}")
         raise ConfigError(f"{name} is an address.", hint=f"Write {meant}.")
-    for prefix in (HUB_PREFIX, "hf:"):
+    for prefix in (HUB_PREFIX, TRANSFORMERS_PREFIX):
         repo = name.removeprefix(prefix)
         if repo != name and repo.count("/") != 1:
             raise ConfigError(
@@ -214,10 +213,13 @@ def _instead_of(repo: str) -> str:
     """Return what to name in place of a repository that is not in open_clip's layout."""
     if repo in SAME_WEIGHTS:
         return (
-            f"It is a repository for transformers: write hf:{repo}, or for open_clip "
-            f"{SAME_WEIGHTS[repo]}."
+            f"It is a repository for transformers: write {TRANSFORMERS_PREFIX}{repo}, or for "
+            f"open_clip {SAME_WEIGHTS[repo]}."
         )
-    return f"It is not in the layout of open_clip. If it is in that of transformers: hf:{repo}"
+    return (
+        "It is not in the layout of open_clip. If it is in that of transformers: "
+        f"{TRANSFORMERS_PREFIX}{repo}"
+    )
 
 
 def _text_files(

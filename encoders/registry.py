@@ -10,6 +10,7 @@ from imprompt.core.errors import ConfigError, WeightsMissing
 from imprompt.core.hub.fetch import Announce, silent
 from imprompt.core.protocols import DualEncoder
 from imprompt.core.values import EncoderSpec
+from imprompt.core.weight_names import HUB_PREFIX, TRANSFORMERS_PREFIX
 from imprompt.encoders.caching import CachedTexts
 from imprompt.encoders.minilm import load_minilm
 from imprompt.encoders.torch_devices import tell_unusable_gpu
@@ -17,7 +18,7 @@ from imprompt.encoders.torch_devices import tell_unusable_gpu
 __all__ = ["load_encoder", "load_index_encoder", "load_minilm", "output_encoder"]
 
 _LITE = "lite"
-_HUB_PREFIXES = ("hf-hub:", "hf:")
+_HUB_PREFIXES = (HUB_PREFIX, TRANSFORMERS_PREFIX)
 _MULTILINGUAL = ("xlm-roberta", "nllb", "i18n", "siglip2")
 """Parts of the names of architectures whose text towers were trained on many languages."""
 _KNOWN_FORMS = (

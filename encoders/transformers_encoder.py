@@ -30,6 +30,7 @@ from imprompt.core.hub.hub_files import Wanted, cached_file, wanted
 from imprompt.core.lookahead import side_by_side
 from imprompt.core.pip_lines import install_extra
 from imprompt.core.values import EncoderSpec, Vectors
+from imprompt.core.weight_names import TRANSFORMERS_PREFIX
 from imprompt.encoders import foreign, transformers_files
 from imprompt.encoders.batches import IMAGES_A_BATCH, TEXTS_A_BATCH, Batches, limited_text
 from imprompt.encoders.caching import token_cache
@@ -47,8 +48,6 @@ from imprompt.encoders.weights import cached_sha256, file_sha256
 if TYPE_CHECKING:
     from PIL.Image import Image
     from torch import Tensor
-
-TRANSFORMERS_PREFIX = "hf:"
 
 _QUESTION = (
     "<|im_start|>system\nRepresent the user's input.<|im_end|>\n<|im_start|>user\n{}<|im_end|>\n"
@@ -83,6 +82,10 @@ class TransformersSource:
     kind: EncoderType
     weights: tuple[Path, ...]
 
+    @property
+    def config_path(self) -> Path:
+        return self.folder / transformers_files.CONFIG
+
 
 class TransformersModel:
     """The network, its tokenizer and its image processor, each read at its first use."""
@@ -102,13 +105,7 @@ class TransformersModel:
     @cached_property
     def dtype_name(self) -> str:
         dtype = choose_dtype(self.device, self.spec.dtype or "auto")
-        if dtype == "float16":
-            return transformers_files.float_type(self._config, half=True)
-        return dtype
-
-    @property
-    def _config(self) -> Path:
-        return self.source.folder / transformers_files.CONFIG
+        return transformers_files.float_type(self.source.config_path, dtype)
 
     @cached_property
     def network(self) -> Any:
@@ -118,7 +115,7 @@ class TransformersModel:
             WeightsRejected: the weights are damaged, or of another model.
         """
         network = foreign.dual_network(
-            self.source.folder, config=_config(self.source), dtype=self.dtype_name, hint=HINT
+            self.source.folder, config=_model_config(self.source), dtype=self.dtype_name, hint=HINT
         )
         return network.to(self.device).eval()
 
@@ -147,7 +144,7 @@ class TransformersModel:
         }
 
     def last_tokens(self, inputs: dict[str, Tensor]) -> Vectors:
-        """Return the unit rows of the last tokens that are not padding, of a language model."""
+        """Return the unit rows of a language model's last tokens that are not padding."""
         import torch
 
         inputs = self.on_device(inputs)
@@ -316,8 +313,8 @@ def load_transformers(
         digests: see `imprompt.encoders.registry.load_encoder`.
 
     Raises:
-        ConfigError: unknown device or type, a type that the device does not have, or a name of
-            another form.
+        ConfigError: unknown device or type, a type that the device lacks, or a name of another
+            form.
         EncoderError: transformers is not installed, or too old for the model.
         WeightsMissing: a file is not on this machine and cannot be fetched.
         WeightsRejected: a file has wrong contents, or the model cannot be an encoder.
@@ -373,7 +370,7 @@ def knows_only_english(name: str) -> bool:
         config = cached_file(wanted(repo, transformers_files.CONFIG).choices[0])
     try:
         return config is not None and trained_on_english(config)
-    except (WeightsMissing, WeightsRejected):
+    except WeightsRejected:
         return False
 
 
@@ -389,15 +386,14 @@ def _usable_type(name: str, config_path: Path) -> EncoderType:
 
 
 def _spec(source: TransformersSource) -> EncoderSpec:
-    config_path = source.folder / transformers_files.CONFIG
-    raw = foreign.read_json(config_path)
+    raw = foreign.read_json(source.config_path)
     kept = {key: value for key, value in raw.items() if key not in _OF_THE_LIBRARY}
     digests = [cached_sha256(path, "tensors", tensors_sha256) for path in source.weights]
     tokens = {path.name: file_sha256(path) for path in _tokenizer_files(source.folder)}
     settings = _tokenizer_settings(source.folder)
     tokens["lower case"] = str(settings.get("do_lower_case"))
     identity = json.dumps([kept, digests, tokens], sort_keys=True)
-    dim, max_tokens = _shape(_config(source), config_path)
+    dim, max_tokens = _shape(_model_config(source), source.config_path)
     limit = settings.get("model_max_length")
     if raw.get("model_type") != "clip" and isinstance(limit, int) and limit > 0:
         max_tokens = min(max_tokens, limit)  # LongCLIP's repositories state CLIP's
@@ -417,7 +413,7 @@ def _spec(source: TransformersSource) -> EncoderSpec:
     )
 
 
-def _config(source: TransformersSource) -> Any:
+def _model_config(source: TransformersSource) -> Any:
     """Return the model's configuration, with as many positions as a CLIP's weights have.
 
     Repositories of LongCLIP have tables of 248 positions and CLIP's 77 in their config.json.

@@ -8,7 +8,7 @@ from pathlib import Path
 from imprompt.core.errors import WeightsMissing, WeightsRejected
 from imprompt.core.hub.fetch import Announce, fetch_all, fetch_choice
 from imprompt.core.hub.hub_files import HubFile, Wanted, cached_file, wanted
-from imprompt.encoders.foreign import read_json, shard_names
+from imprompt.encoders.foreign import NEEDS_CODE, read_json, shard_names
 
 CONFIG = "config.json"
 _WEIGHTS = "model.safetensors"
@@ -57,7 +57,7 @@ def wanted_files(
     Raises:
         WeightsRejected: the index of its shards is not one; and what `check` raises.
     """
-    configuration = wanted(repo, CONFIG, if_absent=f"It is no repository of a model. {hint}")
+    configuration = wanted(repo, CONFIG, if_absent=f"It is not a model's repository. {hint}")
     config_path = cached_file(configuration.choices[0])
     if config_path is not None:
         check(config_path)
@@ -122,23 +122,22 @@ def unknown_type(
 ) -> WeightsRejected:
     """Return the error for a config.json whose `model_type` is not among those that are known."""
     fields = config if isinstance(config, dict) else {}
-    why = "needs Python code of its repository, which imprompt never runs"
     return WeightsRejected(
         f"{config_path} is of the model type {str(fields.get('model_type'))[:80]!r}, which "
-        f"{why if 'auto_map' in fields else cannot}.",
+        f"{NEEDS_CODE if 'auto_map' in fields else cannot}.",
         path=config_path,
         hint=f"These types work: {', '.join(known)}.",
     )
 
 
-def float_type(config_path: Path, *, half: bool) -> str:
-    """Return torch's name of the type to compute in: with `half` float16, else float32.
+def float_type(config_path: Path, dtype: str) -> str:
+    """Return `dtype`, but bfloat16 instead of float16 for a model that was trained in it.
 
-    Models trained in bfloat16, such as Gemma, overflow in float16, so they get bfloat16.
+    Such models, Gemma for example, overflow in float16. Types have torch's names.
     """
-    if not half:
-        return "float32"
+    if dtype != "float16":
+        return dtype
     config = read_json(config_path)
     inside = (config, config.get("text_config") or {}) if isinstance(config, dict) else ()
     stored = {part.get(key) for part in inside for key in ("dtype", "torch_dtype")}
-    return "bfloat16" if "bfloat16" in stored else "float16"
+    return "bfloat16" if "bfloat16" in stored else dtype

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from imprompt.core.errors import WeightsRejected
-from imprompt.encoders.foreign import read_json
+from imprompt.encoders.foreign import NEEDS_CODE, read_json
 from imprompt.encoders.transformers_files import unknown_type
 
 HINT = "Name a repository or folder with a model of transformers that embeds texts and images."
@@ -33,14 +33,14 @@ class EncoderType:
 
 
 ENCODER_TYPES = {
-    "altclip": EncoderType("AltCLIP", "English and Chinese; AltCLIP-m18 18"),
+    "altclip": EncoderType("AltCLIP", "English and Chinese; 18 in AltCLIP-m18"),
     "chinese_clip": EncoderType("Chinese-CLIP", "Chinese"),
     "clip": EncoderType("CLIP of OpenAI, LAION, LongCLIP and others", "English"),
     "metaclip_2": EncoderType("MetaCLIP 2", "many"),
     "qwen3_vl": EncoderType("Qwen3-VL-Embedding", "many", pools_last_token=True),
     "siglip": EncoderType(
         "SigLIP, SigLIP 2",
-        "English; many of SigLIP 2 and `-multilingual`",
+        "English; many in SigLIP 2 and `-multilingual`",
         pads_texts=True,
         lower_case=True,
     ),
@@ -60,12 +60,11 @@ def encoder_type(config_path: Path) -> EncoderType:
     known = ENCODER_TYPES.get(model_type) if isinstance(model_type, str) else None
     if known is None:
         raise unknown_type(
-            config_path, config, cannot="is no encoder of texts and images", known=ENCODER_TYPES
+            config_path, config, cannot="is not an encoder of texts and images", known=ENCODER_TYPES
         )
     if (own := _class_of_the_repository(config)) is not None:
         raise WeightsRejected(
-            f"{config_path} is of the class {own[:80]}, which needs Python code of its repository, "
-            "which imprompt never runs.",
+            f"{config_path} is of the class {own[:80]}, which {NEEDS_CODE}.",
             path=config_path,
             hint=HINT,
         )

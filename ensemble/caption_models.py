@@ -10,7 +10,7 @@ from typing import Any
 
 from imprompt.core.errors import ConfigError, WeightsRejected, first_line
 from imprompt.core.hub.fetch import Announce
-from imprompt.encoders.foreign import read_json
+from imprompt.encoders.foreign import NEEDS_CODE, read_json
 from imprompt.encoders.transformers_files import unknown_type
 from imprompt.ensemble.blend_config import CaptionStyle
 
@@ -77,8 +77,7 @@ def caption_model(config_path: Path, *, style: CaptionStyle) -> CaptionModel:
         raise unknown_type(config_path, config, cannot="cannot caption", known=MODEL_TYPES)
     if model_type == "florence2" and "auto_map" in config:
         raise WeightsRejected(
-            f"{config_path} is of a Florence-2 that needs Python code of its repository, which "
-            "imprompt never runs.",
+            f"{config_path} is of a Florence-2 that {NEEDS_CODE}.",
             path=config_path,
             hint="Take one in the layout of transformers: florence-community/Florence-2-large.",
         )

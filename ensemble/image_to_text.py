@@ -84,8 +84,7 @@ class ImageToText:
             )
         transformers_files.weight_files(folder, hint=_REMEDY)
         kind = caption_model(folder / "config.json", style=style)
-        half = dtype_on(torch_device) == "float16"
-        dtype = transformers_files.float_type(folder / "config.json", half=half)
+        dtype = transformers_files.float_type(folder / "config.json", dtype_on(torch_device))
         try:
             model, processor = image_to_text(folder, dtype=dtype, hint=_REMEDY)
         except ModuleNotFoundError as error:

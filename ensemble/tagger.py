@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from imprompt.core.errors import WeightsMissing, WeightsRejected
-from imprompt.core.hub.fetch import Announce, fetch_all, fetch_choice
+from imprompt.core.hub.fetch import Announce, fetch_choice
 from imprompt.core.hub.hub_files import HubFile, Wanted, cached_file, wanted
 from imprompt.core.values import Vectors
 from imprompt.encoders.foreign import read_json
@@ -92,7 +92,6 @@ class Tagger:
         if folder.is_dir():
             network, tags = folder / NETWORK, folder / TAGS
         else:
-            fetch_all(lambda: wanted_files(source), offline=offline, announce=announce)
             network, tags = (
                 fetch_choice(want.choices, offline=offline, announce=announce)
                 for want in wanted_files(source)

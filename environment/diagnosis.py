@@ -209,8 +209,8 @@ def _quick_need(encoder: str) -> Need:
 
     Importing open_clip takes seconds.
     """
-    from imprompt.encoders.openclip_source import HUB_PREFIX, PUBLISHED
-    from imprompt.encoders.transformers_encoder import TRANSFORMERS_PREFIX
+    from imprompt.core.weight_names import HUB_PREFIX, TRANSFORMERS_PREFIX
+    from imprompt.encoders.openclip_source import PUBLISHED
 
     need = encoder_need(encoder)
     prefixes = ("lite:", HUB_PREFIX, TRANSFORMERS_PREFIX)

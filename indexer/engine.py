@@ -118,20 +118,24 @@ class LocalEngine:
         So spaces that share a network can share its pass over the texts. The next shard's texts are
         read and tokenized meanwhile.
         """
+        self._announce_duration(staging, spaces, wanted)
         for i, (shard, texts) in enumerate(ahead(_tokenized(staging, spaces, wanted))):
-            if i == 0:
-                self._announce_duration(spaces, wanted, texts)
             yield from encode_shard(staging, spaces, shard, texts)
             if i == 0:
                 self._compare(max(FREED.most_bytes, own_bytes()))
 
     def _announce_duration(
-        self, spaces: Sequence[BuildSpace], wanted: Sequence[WantedShard], texts: Sequence[str]
+        self, staging: Path, spaces: Sequence[BuildSpace], wanted: Sequence[WantedShard]
     ) -> None:
-        """Announce how long encoding will take on this machine, if it is more than a minute."""
+        """Announce how long encoding will take on this machine, if it is more than a minute.
+
+        It is measured before any shard is tokenized, so that no encoder loses cached tokens.
+        """
         rows = sum(len(shard.rows) for shard in wanted)
         if rows < _ANNOUNCED_ROWS:
             return
+        with DuckPrompts(staging / layout.PROMPTS) as prompts:
+            texts = prompts.embedded_texts(wanted[0].rows.start, wanted[0].rows.stop)
         towers = [space.texts() for space in spaces if space.spec.space in wanted[0].spaces]
 
         def encode(few: Sequence[str]) -> None:

@@ -335,8 +335,8 @@ def test_an_index_names_no_repository_to_fetch(
 REFUSED = {
     "jina_clip": ({"auto_map": {"AutoModel": "modeling_clip.JinaCLIPModel"}}, "Python code"),
     "fgclip2": ({"auto_map": {"AutoModel": "modeling_fgclip2.Fgclip2Model"}}, "Python code"),
-    "bert": ({}, "no encoder of texts and images"),
-    "llava": ({}, "no encoder of texts and images"),
+    "bert": ({}, "not an encoder of texts and images"),
+    "llava": ({}, "not an encoder of texts and images"),
 }
 """Model types that cannot be encoders, with what their config.json holds, and the reason."""
 
@@ -462,7 +462,7 @@ def test_a_model_for_conversations_is_refused(
     [
         ("hf:clip", "Write hf:OWNER/NAME"),
         ("openai/clip-vit-large-patch14", "hf:openai/clip-vit-large-patch14.*ViT-L-14/openai"),
-        ("hf:someone/nothing", "no repository of a model.*imprompt install hf:someone/nothing"),
+        ("hf:someone/nothing", "not a model's repository.*imprompt install hf:someone/nothing"),
     ],
 )
 def test_names_lead_somewhere(
